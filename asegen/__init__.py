@@ -1,0 +1,56 @@
+"""asegen: generate crystal structures with score models that are ASE calculators.
+
+>>> from asegen import generate
+>>> crystals = generate("SrTiO3", n=8, seed=0)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Names are imported when they are first used: `asegen --help` needs neither torch nor ASE.
+_HOMES = {
+    "AnnealedLangevin": "dynamics",
+    "ReverseODE": "dynamics",
+    "ScoreFilter": "dynamics",
+    "Walk": "dynamics",
+    "EnergyScoreCalculator": "calculators",
+    "ScoreCalculator": "calculators",
+    "CrystalBatch": "crystals",
+    "free_crystal": "generation",
+    "generate": "generation",
+    "load_checkpoint": "checkpoint",
+    "random_crystal": "prior",
+}
+
+__all__ = [
+    "AnnealedLangevin",
+    "CrystalBatch",
+    "EnergyScoreCalculator",
+    "ReverseODE",
+    "ScoreCalculator",
+    "ScoreFilter",
+    "Walk",
+    "__version__",
+    "free_crystal",
+    "generate",
+    "load_checkpoint",
+    "random_crystal",
+]
+
+if TYPE_CHECKING:
+    from .calculators import EnergyScoreCalculator, ScoreCalculator
+    from .checkpoint import load_checkpoint
+    from .crystals import CrystalBatch
+    from .dynamics import AnnealedLangevin, ReverseODE, ScoreFilter, Walk
+    from .generation import free_crystal, generate
+    from .prior import random_crystal
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""ASE calculators."""
+
+from .score import EnergyScoreCalculator, ScoreCalculator
+
+__all__ = ["EnergyScoreCalculator", "ScoreCalculator"]

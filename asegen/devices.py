@@ -1,0 +1,61 @@
+"""Where tensors live and in what precision networks run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from .errors import AsegenError
+
+
+def resolve_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for; by default a GPU if there is one, else the CPU.
+
+    Raises
+    ------
+    AsegenError
+        The device does not exist here.
+    """
+    if device is None or str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise AsegenError(f"unknown device {str(device)!r}; known are 'cpu', 'cuda', 'cuda:1', …") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise AsegenError(f"device {str(device)!r} was asked for, but torch {torch.__version__} sees no GPU here")
+    return found
+
+
+@contextmanager
+def inference(device: torch.device) -> Iterator[None]:
+    """No gradients, and matrix products in bfloat16 where the hardware has them.
+
+    A network's answer for a crystal is the same in every batch to the rounding of its products (``tests/test_generation.py``).
+    """
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+        yield
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 here."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken on the device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as stream:
+            for line in stream:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2) if hasattr(os, "sysconf") else 2**31

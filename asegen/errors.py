@@ -1,0 +1,37 @@
+"""Errors that asegen raises on purpose; each message says what was wrong and what to do."""
+
+from __future__ import annotations
+
+from ase.calculators.calculator import PropertyNotImplementedError
+
+
+class AsegenError(Exception):
+    """Base of all errors that asegen raises on purpose."""
+
+
+class FormulaError(AsegenError, ValueError):
+    """A chemical formula that cannot be read, or that asks for something impossible."""
+
+
+class CrystalError(AsegenError, ValueError):
+    """A structure that is not a crystal: no atoms, no volume, not periodic."""
+
+
+class CheckpointError(AsegenError):
+    """A checkpoint that is missing, damaged, or not one of ours."""
+
+
+class DataError(AsegenError):
+    """Training data that cannot be read."""
+
+
+class RecipeError(AsegenError, ValueError):
+    """A training recipe with an unknown or impossible entry."""
+
+
+class NoEnergyError(AsegenError, PropertyNotImplementedError):
+    """An energy was asked of a calculator that has none."""
+
+
+class MissingPackageError(AsegenError, ImportError):
+    """An optional package is not installed; the message names the pip command."""

@@ -1,0 +1,182 @@
+"""System `diffusion`: one joint score model of positions, lattice and elements.
+
+Trained by denoising score matching: a crystal is blurred by the kernels of :mod:`asegen.kernels` at a random level and
+the network predicts, per variable, the score of the blur. With the elements given it predicts structures for a
+formula; with some or all hidden it generates from nothing. Both come from the same weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import kernels
+from ..crystals import MASK, CrystalBatch
+from ..kernels import Schedule
+from ..lattice import cell_from_log
+from ..networks.base import Network, NetworkInput
+from ..prior import lattice_coordinates, log_cell_of, reference_volume
+
+
+class Scores(NamedTuple):
+    """Scores of a batch of noisy crystals at their levels."""
+
+    position: Tensor
+    """∂ log p / ∂f, shape (n, 3); sums to zero over each crystal."""
+    lattice: Tensor
+    """∂ log p / ∂y of the whitened lattice coordinates, shape (b, 6)."""
+    elements: Tensor
+    """Logits of the clean elements over atomic numbers, shape (n, 119)."""
+
+
+class Losses(NamedTuple):
+    """Mean losses of a batch; a network that knows nothing has 1 for positions and lattice."""
+
+    total: Tensor
+    position: Tensor
+    lattice: Tensor
+    elements: Tensor
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each variable counts in the training loss."""
+
+    position: float = 1.0
+    lattice: float = 1.0
+    elements: float = 0.3
+
+
+class DiffusionSystem(nn.Module):
+    """Kernels, network and loss.
+
+    Parameters
+    ----------
+    network : Network
+    schedule : Schedule
+    free_share : float
+        Share of training crystals whose elements are hidden at random (de novo); the others are given (formula).
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule | None = None, free_share: float = 0.2) -> None:
+        super().__init__()
+        self.network: nn.Module = network
+        self.schedule = schedule or Schedule()
+        self.free_share = free_share
+
+    def scores(
+        self, batch: CrystalBatch, time: Tensor, volume: Tensor | None = None, condition: Tensor | None = None
+    ) -> Scores:
+        """Scores of noisy crystals.
+
+        Parameters
+        ----------
+        batch : CrystalBatch
+            Elements not decided are 0.
+        time : Tensor, shape (b,)
+            Noise level, see :class:`asegen.kernels.Schedule`.
+        volume : Tensor, shape (b,), optional, Å³
+            Reference volume; default: the sum of atomic volumes.
+        condition : Tensor, shape (b, c), optional
+        """
+        if volume is None:
+            volume = reference_volume(batch.species, batch.index, len(batch))
+        y = lattice_coordinates(batch.cell, volume)
+        return self.scores_at(batch, y, time, volume, condition)
+
+    def scores_at(
+        self, batch: CrystalBatch, y: Tensor, time: Tensor, volume: Tensor, condition: Tensor | None = None
+    ) -> Scores:
+        """As :meth:`scores` for lattice coordinates already at hand."""
+        time = time.clamp(1e-3, 1 - 1e-3)
+        inputs = NetworkInput(batch.species, batch.frac, batch.cell, y, batch.num_atoms, time, volume, condition)
+        raw = self.network(_to_float(inputs))
+        width = self.schedule.frac_width(self.schedule.sigma(time), batch.num_atoms)
+        norm = kernels.wrapped_normal_score_norm(width)
+        alpha, spread = self.schedule.lattice_alpha(time), self.schedule.lattice_width(time)
+        noise = spread[:, None] * y + alpha[:, None] * raw.lattice.to(y.dtype)
+        return Scores(
+            raw.position.to(batch.frac.dtype) * norm[batch.index][:, None].to(batch.frac.dtype),
+            -noise / spread[:, None],
+            raw.elements,
+        )
+
+    def loss(self, batch: CrystalBatch, generator: torch.Generator, weights: LossWeights | None = None) -> Losses:
+        """Denoising score matching at random levels.
+
+        Parameters
+        ----------
+        batch : CrystalBatch
+            Clean crystals, float32.
+        generator : torch.Generator
+            On the CPU; decides levels and noise, so that a resumed run sees the same ones.
+        weights : LossWeights, optional
+        """
+        weights = weights or LossWeights()
+        device, count, total = batch.cell.device, len(batch), len(batch.species)
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator).to(device)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator).to(device)
+
+        # levels spread evenly over the batch: less noise in the gradient than independent ones
+        order = torch.randperm(count, generator=generator).to(device)
+        time = ((order + uniform(count)) / count).clamp(1e-3, 1 - 1e-3)
+        index = batch.index
+        width = self.schedule.frac_width(self.schedule.sigma(time), batch.num_atoms)
+        shift = normal(total, 3) * width[index][:, None]
+        target = kernels.wrapped_normal_score(shift, width[index][:, None])
+        target = target / kernels.wrapped_normal_score_norm(width)[index][:, None]
+        target = remove_mean(target, batch.num_atoms, index)
+
+        volume = reference_volume(batch.species, index, count)
+        clean = lattice_coordinates(batch.cell.double(), volume).float()
+        noise = normal(count, 6)
+        alpha, spread = self.schedule.lattice_alpha(time)[:, None], self.schedule.lattice_width(time)[:, None]
+        y = alpha * clean + spread * noise
+        velocity = alpha * noise - spread * clean
+        cell = cell_from_log(log_cell_of(y, volume))
+
+        free = uniform(count) < self.free_share
+        hiding = torch.where(free, self.schedule.hiding(time), torch.zeros_like(time))
+        species = kernels.hide(batch.species, hiding[index], uniform(total), MASK)
+
+        raw = self.network(NetworkInput(species, batch.frac + shift, cell, y, batch.num_atoms, time, volume.float()))
+        # one crystal one vote, whatever its size
+        per_atom = (raw.position - target).square().mean(-1) / batch.num_atoms[index]
+        freedom = (1 - 1 / batch.num_atoms).sum().clamp(min=1)  # the mean is projected out
+        position = per_atom.sum() / freedom
+        lattice = (raw.lattice - velocity).square().mean()
+        hidden = species == MASK
+        if bool(hidden.any()):
+            elements = functional.cross_entropy(raw.elements[hidden], batch.species[hidden])
+        else:
+            elements = raw.elements.sum() * 0
+        share = hidden.float().mean()
+        total_loss = weights.position * position + weights.lattice * lattice + weights.elements * share * elements
+        return Losses(total_loss, position, lattice, elements)
+
+
+def remove_mean(values: Tensor, num_atoms: Tensor, index: Tensor) -> Tensor:
+    """Values per atom, shape (n, 3), with the mean over each crystal taken out."""
+    mean = torch.zeros(len(num_atoms), values.shape[-1], dtype=values.dtype, device=values.device)
+    mean = mean.index_add_(0, index, values) / num_atoms[:, None]
+    return values - mean[index]
+
+
+def _to_float(inputs: NetworkInput) -> NetworkInput:
+    return replace(
+        inputs,
+        frac=inputs.frac.float(),
+        cell=inputs.cell.float(),
+        lattice=inputs.lattice.float(),
+        time=inputs.time.float(),
+        volume=inputs.volume.float(),
+        condition=None if inputs.condition is None else inputs.condition.float(),
+    )

@@ -1,0 +1,1 @@
+"""Training: recipes, Lightning module, sampler. Imported only when something is trained."""

@@ -1,0 +1,212 @@
+"""Train a checkpoint from a recipe and training arrays; killed runs resume where they were."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from ..checkpoint import load_checkpoint, save_checkpoint
+from ..crystals import CrystalBatch
+from ..datasets import CrystalArrays
+from ..errors import DataError
+from ..kernels import Schedule
+from ..networks import build_network
+from ..prior import atomic_volumes
+from ..systems.diffusion import DiffusionSystem
+from .module import TrainingModule
+from .recipe import Recipe
+from .sampler import SizeGroupedBatches
+
+VALIDATION_CRYSTALS = 2048
+
+
+class _ByList(torch.utils.data.Dataset):
+    """Training arrays fetched a batch at a time."""
+
+    def __init__(self, arrays: CrystalArrays, chosen: np.ndarray) -> None:
+        self.arrays, self.chosen = arrays, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, batch: list[int]) -> CrystalBatch:
+        return self.arrays.batch(self.chosen[batch])
+
+
+class _FollowEpoch(lightning.Callback):
+    """Tells the sampler which epoch it is, and after a resume how far into it."""
+
+    def __init__(self, sampler: SizeGroupedBatches) -> None:
+        self.sampler = sampler
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.sampler.set_epoch(trainer.current_epoch)
+
+
+def train(
+    recipe: Recipe,
+    data: str | Path,
+    out: str | Path,
+    *,
+    validation: str | Path | None = None,
+    device: str = "auto",
+    devices: int | str = "auto",
+    resume: bool = True,
+    progress: bool = True,
+    max_minutes: float | None = None,
+) -> Path:
+    """Train a checkpoint.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    data, validation : path
+        Folders of training arrays (``asegen data convert``). Without `validation` a twentieth of the data is set aside.
+    out : path
+        Folder for ``NAME.safetensors``, ``metrics.csv``, ``curves.png`` and ``last.ckpt`` (to resume from).
+    device : str
+        ``auto``, ``cpu``, ``gpu``.
+    devices : int or "auto"
+        Number of processes (several GPUs: distributed data parallel).
+    resume : bool
+        Go on from ``last.ckpt`` in `out` if it is there.
+    progress : bool
+        Show a progress bar.
+    max_minutes : float, optional
+        Stop after so many minutes; run again to go on.
+
+    Returns
+    -------
+    Path
+        The checkpoint written.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    arrays = CrystalArrays.open(data)
+    chosen = np.nonzero(arrays.num_atoms <= recipe.max_atoms)[0]
+    if not len(chosen):
+        raise DataError(f"{data}: no crystal has at most {recipe.max_atoms} atoms")
+    if validation is not None:
+        held_arrays = CrystalArrays.open(validation)
+        held = np.nonzero(held_arrays.num_atoms <= recipe.max_atoms)[0]
+    else:
+        held_arrays = arrays
+        shuffled = np.random.default_rng(recipe.seed).permutation(chosen)
+        count = max(1, len(chosen) // 20) if len(chosen) > 1 else 0
+        held, chosen = np.sort(shuffled[:count]), np.sort(shuffled[count:])
+    held = np.random.default_rng(0).permutation(held)[:VALIDATION_CRYSTALS]
+
+    torch.manual_seed(recipe.seed)
+    if recipe.initial:
+        start = load_checkpoint(recipe.initial)
+        network = build_network(start.header["network"]["name"], start.header["network"]["options"])
+        network.load_state_dict(start.system.network.state_dict())
+        network_info = start.header["network"]
+    else:
+        network = build_network(recipe.network, recipe.network_options)
+        network_info = {"name": recipe.network, "options": recipe.network_options}
+    system = DiffusionSystem(network, Schedule(**recipe.schedule), recipe.free_share)
+    module = TrainingModule(system, recipe)
+
+    logger = CSVLogger(str(out), name="", version="log")
+    keeper = ModelCheckpoint(str(out), filename="last", every_n_train_steps=200, save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks: list[lightning.Callback] = [keeper]
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*LeafSpec.*|.*srun.*|.*isinstance.treespec.*")
+    trainer = lightning.Trainer(
+        accelerator=device,
+        devices=devices if device != "cpu" else (1 if devices == "auto" else int(devices)),
+        precision=recipe.precision,  # type: ignore[arg-type]
+        max_steps=recipe.steps,
+        max_epochs=-1,
+        max_time=None if max_minutes is None else {"minutes": max_minutes},
+        gradient_clip_val=recipe.clip,
+        logger=logger,
+        callbacks=callbacks,
+        log_every_n_steps=20,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+        check_val_every_n_epoch=max(1, _epochs(recipe, len(chosen)) // 25),
+    )
+    world, rank = trainer.world_size, trainer.global_rank
+    sampler = SizeGroupedBatches(arrays.num_atoms[chosen], recipe.batch_size, seed=recipe.seed, rank=rank, world=world)
+    held_sampler = SizeGroupedBatches(held_arrays.num_atoms[held], recipe.batch_size, seed=0, rank=rank, world=world)
+    callbacks_of = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks_of.append(_FollowEpoch(sampler))
+    state = out / "last.ckpt"
+    began = time.monotonic()
+    trainer.fit(
+        module,
+        DataLoader(_ByList(arrays, chosen), sampler=sampler, batch_size=None),  # type: ignore[arg-type]
+        DataLoader(_ByList(held_arrays, held), sampler=held_sampler, batch_size=None),  # type: ignore[arg-type]
+        ckpt_path=str(state) if resume and state.is_file() else None,
+        weights_only=True,
+    )
+    system.network.load_state_dict({name: value.cpu() for name, value in module.average.items()})
+    header = {
+        "name": recipe.name,
+        "network": network_info,
+        "walk": recipe.walk,
+        "data": describe_data(arrays, chosen, recipe),
+        "training": {
+            "recipe": asdict(recipe),
+            "recipe_hash": recipe.hash,
+            "steps": trainer.global_step,
+            "seconds_of_last_run": round(time.monotonic() - began, 1),
+            "device": str(trainer.strategy.root_device),
+        },
+        "metrics": {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val_")},
+    }
+    target = out / f"{recipe.name}.safetensors"
+    if trainer.is_global_zero:
+        save_checkpoint(target, system, header)
+        from .curves import plot_curves
+
+        plot_curves(out / "log" / "metrics.csv", out / "curves.png", title=recipe.name)
+    return target
+
+
+def describe_data(arrays: CrystalArrays, chosen: np.ndarray, recipe: Recipe) -> dict[str, Any]:
+    """What a checkpoint's header says of its data, with what de novo generation draws from.
+
+    ``sizes`` gives, for every number of atoms, the share of crystals and the 5, 15, … 95 % quantiles of their reference
+    volume per atom (Å³).
+    """
+    elements: set[int] = set()
+    volumes = np.nan_to_num(atomic_volumes(), nan=18.0)
+    counts = arrays.num_atoms[chosen]
+    per_atom = np.empty(len(chosen))
+    for position, crystal in enumerate(chosen):
+        numbers = arrays.numbers[arrays.offsets[crystal] : arrays.offsets[crystal + 1]]
+        elements.update(np.unique(numbers).tolist())
+        per_atom[position] = volumes[numbers].mean()
+    sizes = {}
+    for size in np.unique(counts):
+        members = per_atom[counts == size]
+        quantiles = np.quantile(members, np.arange(0.05, 1.0, 0.1))
+        sizes[str(int(size))] = {"share": round(len(members) / len(chosen), 6), "volume": [round(float(q), 2) for q in quantiles]}
+    return {
+        "name": recipe.data_name or str(arrays.meta.get("source", "")),
+        "licence": recipe.data_licence,
+        "count": len(chosen),
+        "max_atoms": int(counts.max()),
+        "elements": sorted(elements),
+        "sizes": sizes,
+    }
+
+
+def _epochs(recipe: Recipe, crystals: int) -> int:
+    return max(1, recipe.steps * recipe.batch_size // crystals)
