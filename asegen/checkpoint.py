@@ -122,7 +122,7 @@ def _load(path: Path, device: str, _changed: int, _size: int) -> Checkpoint:
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} is damaged: {reason}") from error
-    system = DiffusionSystem(network, schedule).to(device).eval().requires_grad_(False)
+    system = DiffusionSystem(network, schedule, known=[int(z) for z in header["data"]["elements"]]).to(device).eval().requires_grad_(False)
     return Checkpoint(system, header, hashlib.sha256(content).hexdigest()[:16], path)
 
 

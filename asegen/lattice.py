@@ -109,6 +109,13 @@ def log_gradient(strain_gradient: Tensor, cell: Tensor) -> Tensor:
     return vectors @ (inner / ratio) @ vectors.transpose(-1, -2)
 
 
+def strain_to_log(strain: Tensor, cell: Tensor) -> Tensor:
+    """Change of the log metric under a small symmetric strain ε of ``C → C (1 + ε)``: ``dk = Dlog_G[C ε C^T]``."""
+    vectors, ratio = _log_derivative(cell)
+    inner = vectors.transpose(-1, -2) @ (cell @ strain @ cell.transpose(-1, -2)) @ vectors
+    return vectors @ (ratio * inner) @ vectors.transpose(-1, -2)
+
+
 def _log_derivative(cell: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvectors of the metric and the divided differences of the logarithm at its eigenvalues."""
     metric = cell @ cell.transpose(-1, -2)

@@ -103,6 +103,13 @@ def lattice_score_of(log_gradient: Tensor) -> Tensor:
     return (packed @ basis.T) * std
 
 
+def lattice_tangent_of(log_change: Tensor) -> Tensor:
+    """Change of y under a small change of the log metric: (b, 3, 3) to (b, 6)."""
+    packed = pack(log_change)
+    basis, _, std = _whitening(packed)
+    return (packed @ basis.T) / std
+
+
 def _whitening(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     def tensor(values: Sequence) -> Tensor:
         return torch.tensor(values, dtype=like.dtype, device=like.device)

@@ -189,7 +189,8 @@ def reveal(
     t = torch.tensor([now, then], dtype=torch.float64, device=uniform.device)
     hiding = schedule.hiding(t)
     chance = reveal_probability(hiding[0], hiding[1]) if then > 0 else torch.ones_like(hiding[0])
-    probability = torch.softmax(logits.double().index_fill(-1, torch.tensor([MASK], device=logits.device), -torch.inf), -1)
+    probability = torch.softmax(logits.double(), -1)
+    probability[:, MASK] = 0.0
     cumulative = probability.cumsum(-1)
     drawn = torch.searchsorted(cumulative, (uniform[:, 1:] * cumulative[:, -1:]).contiguous())[:, 0].clamp(1, 118)
     return torch.where(hidden & (uniform[:, 0] < chance), drawn, species)

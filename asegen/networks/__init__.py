@@ -9,7 +9,7 @@ from torch import nn
 from ..errors import RecipeError
 from .base import Network, NetworkInput, NetworkOutput
 
-NETWORKS = ("dense", "equivariant")
+NETWORKS = ("dense", "equivariant", "energy")
 
 
 def build_network(name: str, options: dict[str, Any]) -> nn.Module:
@@ -25,6 +25,8 @@ def build_network(name: str, options: dict[str, Any]) -> nn.Module:
         from .dense import DenseNetwork as kind
     elif name == "equivariant":
         from .equivariant import EquivariantNetwork as kind
+    elif name == "energy":
+        from .energy import EnergyNetwork as kind
     else:
         raise RecipeError(f"unknown network {name!r}; known are {', '.join(NETWORKS)}")
     try:

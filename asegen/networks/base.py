@@ -32,6 +32,10 @@ class NetworkInput:
     """Noise level as time in [0, 1], shape (b,)."""
     volume: Tensor
     """Reference volume, shape (b,), Å³."""
+    position_norm: Tensor
+    """Root mean square of the position score at that level, 1/fractional units, shape (b,)."""
+    lattice_alpha: Tensor
+    """Share α of the clean lattice that is left at that level, shape (b,); the noise has width √(1 − α²)."""
     condition: Tensor | None = None
     """What else is fixed (space group, properties, …) as one vector per crystal, shape (b, c)."""
 
@@ -77,21 +81,25 @@ class ElementEmbedding(nn.Module):
 
 
 class LevelEmbedding(nn.Module):
-    """Vector of everything that belongs to a whole crystal: noise level, lattice, size, volume, condition."""
+    """Vector of what belongs to a whole crystal: noise level, size, volume, condition, and (not for networks that must
+    not depend on the choice of cell) the lattice coordinates."""
 
-    def __init__(self, width: int, num_conditions: int = 0, max_size: int = 64) -> None:
+    def __init__(self, width: int, num_conditions: int = 0, max_size: int = 64, use_lattice: bool = True) -> None:
         super().__init__()
+        self.use_lattice = use_lattice
         self.register_buffer("waves", torch.arange(1, 17, dtype=torch.float32) * 1.5707963)
         self.size = nn.Embedding(max_size + 1, width)
         self.num_conditions = num_conditions
-        self.mlp = nn.Sequential(nn.Linear(32 + 1 + 6 + 2 + num_conditions, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(32 + 1 + 6 * use_lattice + 2 + num_conditions, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, inputs: NetworkInput) -> Tensor:
         time = inputs.time.to(self.waves.dtype)
         waves = time[:, None] * self.waves
         num_atoms = inputs.num_atoms.to(waves.dtype)
         per_atom = (inputs.volume.to(waves.dtype) / num_atoms / 18.0).log()
-        parts = [waves.sin(), waves.cos(), time[:, None], inputs.lattice.to(waves.dtype)]
+        parts = [waves.sin(), waves.cos(), time[:, None]]
+        if self.use_lattice:
+            parts.append(inputs.lattice.to(waves.dtype))
         parts += [per_atom[:, None], (num_atoms.log() - 2.0)[:, None]]
         if self.num_conditions:
             absent = waves.new_zeros(len(time), self.num_conditions)

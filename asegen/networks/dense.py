@@ -54,25 +54,31 @@ class DenseNetwork(nn.Module):
             nn.init.zeros_(module.bias)
 
     def forward(self, inputs: NetworkInput) -> NetworkOutput:
-        """Raw outputs for crystals of any sizes; those of equal size are computed together."""
+        """Raw outputs for crystals of any sizes."""
+        atoms, crystals = self.encode(inputs)
+        position = self.position(atoms).float()
+        index = torch.repeat_interleave(inputs.num_atoms, output_size=len(atoms))
+        mean = position.new_zeros(len(crystals), 3).index_add_(0, index, position) / inputs.num_atoms[:, None]
+        return NetworkOutput(position - mean[index], self.lattice(crystals).float(), self.species(atoms).float())
+
+    def encode(self, inputs: NetworkInput) -> tuple[Tensor, Tensor]:
+        """Vectors of atoms, shape (n, width), and of crystals, shape (b, 3 width); equal sizes are computed together."""
         sizes = torch.unique(inputs.num_atoms).tolist()
         if len(sizes) == 1:
-            return self._same_size(inputs)
+            return self._encode_equal(inputs)
         counts = inputs.num_atoms
         atom_size = torch.repeat_interleave(counts, counts, output_size=len(inputs.species))
         atom_order, crystal_order, outputs = [], [], []
         for size in sizes:
             crystals = torch.nonzero(counts == size)[:, 0]
             atoms = torch.nonzero(atom_size == size)[:, 0]
-            outputs.append(self._same_size(_subset(inputs, atoms, crystals)))
+            outputs.append(self._encode_equal(_subset(inputs, atoms, crystals)))
             atom_order.append(atoms)
             crystal_order.append(crystals)
-        to_atom = torch.argsort(torch.cat(atom_order))
-        to_crystal = torch.argsort(torch.cat(crystal_order))
-        position, lattice, elements = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-        return NetworkOutput(position[to_atom], lattice[to_crystal], elements[to_atom])
+        of_atoms, of_crystals = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        return of_atoms[torch.argsort(torch.cat(atom_order))], of_crystals[torch.argsort(torch.cat(crystal_order))]
 
-    def _same_size(self, inputs: NetworkInput) -> NetworkOutput:
+    def _encode_equal(self, inputs: NetworkInput) -> tuple[Tensor, Tensor]:
         count, size = len(inputs.num_atoms), int(inputs.num_atoms[0])
         dtype = self.enter.weight.dtype
         pairs = self.pairs(inputs.frac.reshape(count, size, 3).to(dtype), inputs.cell.to(dtype))
@@ -87,10 +93,7 @@ class DenseNetwork(nn.Module):
             h = layer(h, pairs, shared)
         scale, shift = self.final(signal)[:, None].chunk(2, -1)
         h = self.norm(h) * (1 + scale) + shift
-        pooled = torch.cat([h.mean(1), h.amax(1), level], -1)
-        position = self.position(h).float()
-        position = position - position.mean(1, keepdim=True)
-        return NetworkOutput(position.reshape(-1, 3), self.lattice(pooled).float(), self.species(h).float().reshape(count * size, -1))
+        return h.reshape(count * size, -1), torch.cat([h.mean(1), h.amax(1), level], -1)
 
 
 class PairFeatures(nn.Module):
@@ -188,5 +191,7 @@ def _subset(inputs: NetworkInput, atoms: Tensor, crystals: Tensor) -> NetworkInp
         inputs.num_atoms[crystals],
         inputs.time[crystals],
         inputs.volume[crystals],
+        inputs.position_norm[crystals],
+        inputs.lattice_alpha[crystals],
         None if inputs.condition is None else inputs.condition[crystals],
     )

@@ -7,6 +7,7 @@ formula; with some or all hidden it generates from nothing. Both come from the s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from .. import kernels
 from ..crystals import MASK, CrystalBatch
 from ..kernels import Schedule
 from ..lattice import cell_from_log
-from ..networks.base import Network, NetworkInput
+from ..networks.base import NUM_SPECIES, NetworkInput
 from ..prior import lattice_coordinates, log_cell_of, reference_volume
 
 
@@ -30,7 +31,7 @@ class Scores(NamedTuple):
     lattice: Tensor
     """∂ log p / ∂y of the whitened lattice coordinates, shape (b, 6)."""
     elements: Tensor
-    """Logits of the clean elements over atomic numbers, shape (n, 119)."""
+    """Logits of the clean elements over atomic numbers, shape (n, 119); -inf where not in the training data."""
 
 
 class Losses(NamedTuple):
@@ -56,14 +57,25 @@ class DiffusionSystem(nn.Module):
 
     Parameters
     ----------
-    network : Network
+    network : nn.Module
+        A :class:`asegen.networks.Network`.
     schedule : Schedule
     free_share : float
         Share of training crystals whose elements are hidden at random (de novo); the others are given (formula).
+    known : sequence of int, optional
+        Atomic numbers that may be generated; default: all.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule | None = None, free_share: float = 0.2) -> None:
+    def __init__(
+        self, network: nn.Module, schedule: Schedule | None = None, free_share: float = 0.2, known: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
+        barred = torch.zeros(NUM_SPECIES, dtype=torch.bool)
+        if known is not None:
+            barred[:] = True
+            barred[list(known)] = False
+        barred[MASK] = True
+        self.register_buffer("barred", barred, persistent=False)
         self.network: nn.Module = network
         self.schedule = schedule or Schedule()
         self.free_share = free_share
@@ -92,18 +104,35 @@ class DiffusionSystem(nn.Module):
         self, batch: CrystalBatch, y: Tensor, time: Tensor, volume: Tensor, condition: Tensor | None = None
     ) -> Scores:
         """As :meth:`scores` for lattice coordinates already at hand."""
-        time = time.clamp(1e-3, 1 - 1e-3)
-        inputs = NetworkInput(batch.species, batch.frac, batch.cell, y, batch.num_atoms, time, volume, condition)
+        inputs = self._inputs(batch, y, time, volume, condition)
         raw = self.network(_to_float(inputs))
-        width = self.schedule.frac_width(self.schedule.sigma(time), batch.num_atoms)
-        norm = kernels.wrapped_normal_score_norm(width)
-        alpha, spread = self.schedule.lattice_alpha(time), self.schedule.lattice_width(time)
+        norm, alpha = inputs.position_norm, inputs.lattice_alpha
+        spread = (1 - alpha**2).sqrt()
         noise = spread[:, None] * y + alpha[:, None] * raw.lattice.to(y.dtype)
         return Scores(
             raw.position.to(batch.frac.dtype) * norm[batch.index][:, None].to(batch.frac.dtype),
             -noise / spread[:, None],
-            raw.elements,
+            raw.elements.masked_fill(self.barred, -torch.inf),
         )
+
+    def energy(self, batch: CrystalBatch, time: Tensor, volume: Tensor | None = None) -> Tensor:
+        """−log p up to a constant of an energy-parameterised network, shape (b,).
+
+        :meth:`scores` are minus its derivatives with respect to fractional and lattice coordinates.
+        """
+        if volume is None:
+            volume = reference_volume(batch.species, batch.index, len(batch))
+        y = lattice_coordinates(batch.cell, volume)
+        return self.network.energy(_to_float(self._inputs(batch, y, time, volume)))  # type: ignore[operator]
+
+    def _inputs(
+        self, batch: CrystalBatch, y: Tensor, time: Tensor, volume: Tensor, condition: Tensor | None = None
+    ) -> NetworkInput:
+        time = time.clamp(1e-3, 1 - 1e-3)  # the network was never shown the very ends
+        width = self.schedule.frac_width(self.schedule.sigma(time), batch.num_atoms)
+        norm = kernels.wrapped_normal_score_norm(width)
+        alpha = self.schedule.lattice_alpha(time)
+        return NetworkInput(batch.species, batch.frac, batch.cell, y, batch.num_atoms, time, volume, norm, alpha, condition)
 
     def loss(self, batch: CrystalBatch, generator: torch.Generator, weights: LossWeights | None = None) -> Losses:
         """Denoising score matching at random levels.
@@ -132,7 +161,8 @@ class DiffusionSystem(nn.Module):
         width = self.schedule.frac_width(self.schedule.sigma(time), batch.num_atoms)
         shift = normal(total, 3) * width[index][:, None]
         target = kernels.wrapped_normal_score(shift, width[index][:, None])
-        target = target / kernels.wrapped_normal_score_norm(width)[index][:, None]
+        norm = kernels.wrapped_normal_score_norm(width)
+        target = target / norm[index][:, None]
         target = remove_mean(target, batch.num_atoms, index)
 
         volume = reference_volume(batch.species, index, count)
@@ -147,7 +177,8 @@ class DiffusionSystem(nn.Module):
         hiding = torch.where(free, self.schedule.hiding(time), torch.zeros_like(time))
         species = kernels.hide(batch.species, hiding[index], uniform(total), MASK)
 
-        raw = self.network(NetworkInput(species, batch.frac + shift, cell, y, batch.num_atoms, time, volume.float()))
+        noisy = NetworkInput(species, batch.frac + shift, cell, y, batch.num_atoms, time, volume.float(), norm, alpha[:, 0])
+        raw = self.network(noisy)
         # one crystal one vote, whatever its size
         per_atom = (raw.position - target).square().mean(-1) / batch.num_atoms[index]
         freedom = (1 - 1 / batch.num_atoms).sum().clamp(min=1)  # the mean is projected out
@@ -178,5 +209,7 @@ def _to_float(inputs: NetworkInput) -> NetworkInput:
         lattice=inputs.lattice.float(),
         time=inputs.time.float(),
         volume=inputs.volume.float(),
+        position_norm=inputs.position_norm.float(),
+        lattice_alpha=inputs.lattice_alpha.float(),
         condition=None if inputs.condition is None else inputs.condition.float(),
     )

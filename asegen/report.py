@@ -1,0 +1,92 @@
+"""What a person looks at after a run: a row of numbers per crystal and a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import spglib
+from ase import Atoms
+from ase.spacegroup import Spacegroup
+
+from .checkpoint import replacing
+from .crystals import CrystalBatch
+from .graphs import neighbours
+
+SYMPREC = 0.1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Numbers that say at a glance whether a crystal is sane."""
+
+    formula: str
+    """Formula of the cell."""
+    spacegroup: int
+    """International number by spglib at symprec 0.1 Å."""
+    symbol: str
+    """Its Hermann-Mauguin symbol."""
+    volume_per_atom: float
+    """Å³."""
+    shortest_distance: float
+    """Shortest distance between two atoms or an atom and its own image, Å."""
+
+    @property
+    def valid(self) -> bool:
+        """No two atoms closer than 0.5 Å and a volume above 0.1 Å³ (CDVAE's structural validity, own images counted)."""
+        return self.shortest_distance > 0.5 and self.volume_per_atom > 0.1
+
+
+def summarize(atoms: Atoms) -> Summary:
+    """Summary of one crystal."""
+    number = space_group(atoms)
+    symbol = Spacegroup(number).symbol.replace(" ", "") if number else "?"
+    return Summary(
+        atoms.get_chemical_formula("metal"), number, symbol, float(atoms.get_volume() / len(atoms)), shortest_distance(atoms)
+    )
+
+
+def space_group(atoms: Atoms, symprec: float = SYMPREC) -> int:
+    """International number by spglib; 0 where it finds none (atoms that overlap)."""
+    try:
+        found = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), symprec=symprec)
+    except spglib.SpglibError:
+        found = None
+    return int(found.number) if found is not None else 0
+
+
+def shortest_distance(atoms: Atoms) -> float:
+    """Shortest distance in the crystal, own images included, Å."""
+    batch = CrystalBatch.from_atoms(atoms)
+    shortest_vector = float(atoms.cell.lengths().min())
+    graph = neighbours(batch, min(shortest_vector * 1.001, 6.0))
+    distances = graph.vectors(batch.frac, batch.cell).norm(dim=-1)
+    return float(distances.min()) if len(distances) else shortest_vector
+
+
+def contact_sheet(crystals: Sequence[Atoms], path: str | Path, most: int = 24) -> None:
+    """PNG with a picture of each crystal (at most `most`), its formula and space group."""
+    from ase.visualize.plot import plot_atoms
+    from matplotlib.figure import Figure
+
+    shown = list(crystals[:most])
+    columns = min(6, max(1, int(np.ceil(np.sqrt(len(shown) * 1.6)))))
+    rows = int(np.ceil(len(shown) / columns))
+    figure = Figure(figsize=(2.5 * columns, 2.7 * rows), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for number, (axis, atoms) in enumerate(zip(axes, shown, strict=False)):
+        picture = atoms.copy()
+        picture.info = {}
+        turned = picture.cell.standard_form()[0]
+        picture.set_cell(turned, scale_atoms=True)
+        picture.wrap()
+        repeat = max(1, min(2, int(np.ceil((6 / len(picture)) ** (1 / 3)))))
+        plot_atoms(picture * (repeat, repeat, repeat), axis, rotation="-80x,15y,0z", radii=0.45)
+        summary = summarize(atoms)
+        axis.set_title(f"{number}: {summary.formula}\n{summary.symbol} ({summary.spacegroup})", fontsize=9)
+    with replacing(path) as stream:
+        figure.savefig(stream, format="png", dpi=110)

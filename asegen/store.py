@@ -1,0 +1,136 @@
+"""Results of a run on disk: every finished crystal is kept at once, and final files appear only when complete."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from .checkpoint import replacing
+from .errors import AsegenError
+
+_PARTIAL = "unfinished.jsonl"
+_FINAL = "structures.extxyz"
+
+
+class RunFolder:
+    """A folder that a run writes to and, if it was killed, goes on from.
+
+    While the run lasts, ``unfinished.jsonl`` holds the request in its first line and a crystal in each further one. At the
+    end it gives way to ``structures.extxyz``.
+
+    Parameters
+    ----------
+    folder : path
+    request : dict
+        All that decides the result; a folder of another request is refused.
+    overwrite : bool
+        Start anew whatever is there.
+
+    Raises
+    ------
+    AsegenError
+        The folder holds results of another request.
+    """
+
+    def __init__(self, folder: str | Path, request: dict[str, Any], overwrite: bool = False) -> None:
+        self.folder = Path(folder)
+        self.request = json.loads(json.dumps(request))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise AsegenError(f"{folder} is a file, not a folder to write results to") from error
+        self.partial = self.folder / _PARTIAL
+        self.final = self.folder / _FINAL
+        if overwrite:
+            for path in (self.partial, self.final):
+                path.unlink(missing_ok=True)
+            for path in (self.folder / "cif").glob("*.cif"):
+                path.unlink()
+        elif self.final.exists() and self._finished_request() != self.fingerprint:
+            raise AsegenError(f"{self.folder} holds the results of another run; give another --out, or --overwrite")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the request."""
+        return hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()[:16]
+
+    def done(self) -> dict[int, Atoms]:
+        """Crystals that an earlier, killed run of the same request had finished, by position."""
+        if self.final.exists():
+            return {k: atoms for k, atoms in enumerate(ase.io.read(str(self.final), index=":"))}
+        if not self.partial.exists():
+            return {}
+        found: dict[int, Atoms] = {}
+        with open(self.partial, encoding="utf-8") as stream:
+            first = stream.readline()
+            if not first.endswith("\n") or json.loads(first) != self.request:
+                raise AsegenError(f"{self.folder} holds an unfinished run of another request; give another --out, or --overwrite")
+            for line in stream:
+                if not line.endswith("\n"):
+                    break  # the line that was being written when the run was killed
+                position, atoms = from_json(json.loads(line))
+                found[position] = atoms
+        return found
+
+    def add(self, crystals: Sequence[tuple[int, Atoms]]) -> None:
+        """Keep finished crystals; they survive a kill from here on."""
+        if not self.partial.exists():
+            with replacing(self.partial) as stream:
+                stream.write((json.dumps(self.request) + "\n").encode())
+        self._drop_torn_line()
+        with open(self.partial, "a", encoding="utf-8") as stream:
+            for position, atoms in crystals:
+                stream.write(json.dumps(to_json(position, atoms)) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def finish(self, crystals: Sequence[Atoms]) -> None:
+        """Write the final file and remove the unfinished one."""
+        for atoms in crystals:
+            atoms.info["request"] = self.fingerprint
+        text = io.StringIO()
+        ase.io.write(text, list(crystals), format="extxyz")
+        with replacing(self.final) as stream:
+            stream.write(text.getvalue().encode())
+        self.partial.unlink(missing_ok=True)
+
+    def _finished_request(self) -> str:
+        try:
+            first = ase.io.read(str(self.final), index=0)
+        except Exception as error:
+            raise AsegenError(f"{self.final} cannot be read ({error}); give another --out, or --overwrite") from error
+        return str(first.info.get("request", ""))
+
+    def _drop_torn_line(self) -> None:
+        content = self.partial.read_bytes()
+        if content and not content.endswith(b"\n"):
+            with open(self.partial, "r+b") as stream:
+                stream.truncate(content.rfind(b"\n") + 1)
+
+
+def to_json(position: int, atoms: Atoms) -> dict[str, Any]:
+    """One crystal as plain JSON, exact to the last bit."""
+    info = {k: v for k, v in atoms.info.items() if isinstance(v, (str, int, float, bool, list))}
+    return {
+        "position": position,
+        "numbers": atoms.numbers.tolist(),
+        "cell": atoms.cell.array.tolist(),
+        "positions": atoms.positions.tolist(),
+        "info": info,
+    }
+
+
+def from_json(entry: dict[str, Any]) -> tuple[int, Atoms]:
+    """Inverse of :func:`to_json`."""
+    atoms = Atoms(numbers=entry["numbers"], positions=np.array(entry["positions"]), cell=entry["cell"], pbc=True)
+    atoms.info.update(entry["info"])
+    return entry["position"], atoms
