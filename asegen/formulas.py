@@ -10,7 +10,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from .errors import FormulaError
 
-_TOKEN = re.compile(r"([A-Z][a-z]?)(\d+\.\d*|\.\d+|[-+]?\d+)?|([(\[])|([)\]])(\d+\.\d*|\.\d+|[-+]?\d+)?")
+_TOKEN = re.compile(r"([A-Z][a-z]?)(\d+\.\d*|\.\d+|-?\d+)?|([(\[])|([)\]])(\d+\.\d*|\.\d+|-?\d+)?")
 
 
 def parse_formula(formula: str) -> dict[str, int]:

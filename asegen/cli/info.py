@@ -1,0 +1,55 @@
+"""`asegen info`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from ..checkpoint import packaged, read_header
+from ..errors import CheckpointError
+
+
+def run_info(checkpoint: str | None, as_json: bool) -> None:
+    """Print a header, or the list of packaged checkpoints."""
+    known = packaged()
+    if checkpoint is None:
+        headers = {name: read_header(path) for name, path in known.items()}
+        if as_json:
+            print(json.dumps(headers, indent=1))
+            return
+        table = Table(title="packaged checkpoints", title_justify="left")
+        for heading in ("name", "data", "crystals", "atoms up to", "MB"):
+            table.add_column(heading)
+        for name, header in headers.items():
+            data = header["data"]
+            size = known[name].stat().st_size / 1e6
+            table.add_row(name, data["name"], str(data["count"]), str(data["max_atoms"]), f"{size:.1f}")
+        Console().print(table)
+        return
+    path = known.get(checkpoint) or Path(checkpoint)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {checkpoint!r}: neither a file nor one of the packaged names ({', '.join(known) or 'none'})")
+    header = read_header(path)
+    if as_json:
+        print(json.dumps(header, indent=1))
+        return
+    data, training = header["data"], header["training"]
+    console = Console()
+    options = ", ".join(f"{k} {v}" for k, v in header["network"]["options"].items())
+    lines = [
+        ("name", header["name"]),
+        ("file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"),
+        ("model", f"{header['system']}, {header['network']['name']} network ({options})"),
+        ("noise", f"{header['schedule']['sigma_min']} to {header['schedule']['sigma_max']} Å"),
+        ("data", f"{data['name']}: {data['count']} crystals of up to {data['max_atoms']} atoms, {len(data['elements'])} elements"),
+        ("licence", data["licence"] or "not stated"),
+        ("training", f"{training['steps']} steps on {training['device']}, recipe {training['recipe_hash']}"),
+        ("sampling", ", ".join(f"{k} {v}" for k, v in header["walk"].items()) or "package defaults"),
+    ]
+    for name, text in lines:
+        console.print(f"[bold]{name:9s}[/bold] {text}", highlight=False)
+    for name, value in header["metrics"].items():
+        console.print(f"[bold]measured [/bold] {name}: {value}", highlight=False)

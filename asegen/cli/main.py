@@ -1,0 +1,139 @@
+"""Entry point of `asegen`. Imports nothing heavy before a command runs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .data import data_app
+
+app = typer.Typer(
+    help="Generate crystal structures with score models that are ASE calculators.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data_app, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from asegen import __version__
+
+        typer.echo(f"asegen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+@app.command()
+def generate(
+    formula: Annotated[Optional[list[str]], typer.Argument(help="Formulas such as SrTiO3; none: elements are generated too.")] = None,
+    n: Annotated[int, typer.Option("-n", "--number", help="Crystals per formula (and per entry of --units).")] = 1,
+    units: Annotated[str, typer.Option(help="Formula units in the cell, such as 1 or 1,2,4.")] = "1",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same crystals.")] = 0,
+    out: Annotated[Optional[Path], typer.Option(help="Folder for the results; a killed run goes on from it.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="Packaged name or file.")] = "default",
+    steps: Annotated[Optional[int], typer.Option(help="Steps down the noise levels; default: the checkpoint's.")] = None,
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda; default: a GPU if there is one.")] = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="Crystals at once; default: from the free memory.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON; without --out no file is written.")] = False,
+) -> None:
+    """Generate crystals of formulas, or of anything (no formula)."""
+    from .generate import run_generate
+
+    run_generate(formula or None, n, units, seed, out, checkpoint, steps, device, batch_size, overwrite, json_)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="TOML recipe, see data/recipes.")],
+    data: Annotated[list[Path], typer.Option(help="Training arrays, or files and folders of crystals.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint, log, curves; a killed run goes on from it.")],
+    validation: Annotated[Optional[list[Path]], typer.Option(help="Validation crystals; default: a twentieth of the data.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, gpu.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Processes (GPUs) that train together.")] = 1,
+    minutes: Annotated[Optional[float], typer.Option(help="Stop after so long; the same command goes on.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even if --out holds a run.")] = False,
+) -> None:
+    """Train a checkpoint on your own structures."""
+    from .train import run_train
+
+    run_train(recipe, data, out, validation, device, devices, minutes, fresh)
+
+
+@app.command()
+def info(
+    checkpoint: Annotated[Optional[str], typer.Argument(help="Packaged name or file; none: list what is packaged.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
+) -> None:
+    """What a checkpoint is: model, data, licence, measured quality."""
+    from .info import run_info
+
+    run_info(checkpoint, json_)
+
+
+def main() -> None:
+    """Run `asegen`; expected errors end with one sentence and exit code 1 (2 for wrong usage), Ctrl-C with 130."""
+    try:
+        # standalone_mode=False hands exceptions through to here
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        _fail("stopped by Ctrl-C; what was finished is kept in --out, and the same command goes on from there", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(_os_sentence(error), 1)
+    except MemoryError:
+        _fail("not enough memory; try a smaller --batch-size", 1)
+    except Exception as error:
+        _sort_out(error)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _sort_out(error: Exception) -> None:
+    import click
+
+    if isinstance(error, click.exceptions.Abort):
+        _fail("stopped by Ctrl-C; what was finished is kept in --out, and the same command goes on from there", 130)
+    if isinstance(error, click.ClickException):
+        error.show()
+        sys.exit(error.exit_code)
+    if type(error).__module__.startswith("typer.") and hasattr(error, "show"):
+        error.show()
+        sys.exit(getattr(error, "exit_code", 2))
+    from asegen.errors import AsegenError
+
+    if isinstance(error, (AsegenError, ValueError)):
+        _fail(str(error), 1)
+    if type(error).__name__ == "OutOfMemoryError":
+        _fail(f"the GPU has not enough memory; try a smaller --batch-size ({error})", 1)
+    raise error
+
+
+def _os_sentence(error: OSError) -> str:
+    where = f" {error.filename}" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{where}; what was finished before is kept, and the same command goes on from there"
+    return f"{error.strerror or error}{where}"
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.secho(f"asegen: {sentence}", err=True, fg="red")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""`asegen train`."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from rich.console import Console
+
+from ..datasets.convert import convert
+from ..errors import MissingPackageError
+from ..training.recipe import Recipe
+
+
+def run_train(
+    recipe_path: Path,
+    data: list[Path],
+    out: Path,
+    validation: list[Path] | None,
+    device: str,
+    devices: int,
+    minutes: float | None,
+    fresh: bool,
+) -> None:
+    """Convert the data if need be, train, say where the checkpoint is."""
+    recipe = Recipe.read(recipe_path)
+    try:
+        from ..training.train import train
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"training needs {error.name}; install it with: pip install 'asegen[train]'") from error
+    console = Console(stderr=True)
+    arrays = to_arrays(data, out, recipe, console)
+    held = to_arrays(validation, out, recipe, console) if validation else None
+    target = train(
+        recipe, arrays, out, validation=held, device=device, devices=devices, resume=not fresh, progress=True, max_minutes=minutes
+    )
+    console.print(f"[green]{target}[/green]: use it with [bold]asegen generate … --checkpoint {target}[/bold]")
+
+
+def to_arrays(sources: list[Path], out: Path, recipe: Recipe, console: Console) -> Path:
+    """Training arrays of the sources: themselves if they are arrays, else converted once into `out`."""
+    if len(sources) == 1 and (sources[0] / "meta.json").is_file():
+        return sources[0]
+    signature = [[str(s.resolve()), s.stat().st_mtime_ns if s.exists() else 0] for s in sources]
+    key = hashlib.sha256(repr((signature, recipe.max_atoms)).encode()).hexdigest()[:12]
+    folder = out / f"arrays-{key}"
+    if not (folder / "meta.json").is_file():
+        with console.status("reading crystals") as status:
+            meta = convert(
+                list(sources), folder, max_atoms=recipe.max_atoms, progress=lambda count: status.update(f"reading crystals: {count}")
+            )
+        report_skipped(meta, console)
+    return folder
+
+
+def report_skipped(meta: dict, console: Console) -> None:
+    """Say how many rows were used, and name the ones that were not."""
+    console.print(f"{meta['count']} crystals with {meta['atoms']} atoms; {len(meta['skipped'])} bad rows skipped, {meta['too_large']} too large")
+    for name, reason in meta["skipped"][:10]:
+        console.print(f"  skipped {name}: {reason}", style="yellow", markup=False)
+    if len(meta["skipped"]) > 10:
+        console.print(f"  … and {len(meta['skipped']) - 10} more, all named in meta.json", style="yellow")
