@@ -24,6 +24,7 @@ def sample(
     *,
     device: torch.device,
     batch_size: int | None = None,
+    precision: str = "float32",
     on_step: Callable[[int, int], None] | None = None,
 ) -> Iterator[list[tuple[int, Atoms]]]:
     """Walk many starts down the noise levels; yields finished batches as they come.
@@ -38,6 +39,8 @@ def sample(
     device : torch.device
     batch_size : int, optional
         Default: from the memory that is free.
+    precision : str
+        ``float32`` or ``bfloat16`` (:func:`asegen.devices.inference`).
     on_step : callable, optional
         Called with (crystals in the batch, 1) after every step.
 
@@ -51,7 +54,8 @@ def sample(
         step = batch_size or fitting_batch(int(size), device)
         for first in range(0, len(members), step):
             chosen = members[first : first + step]
-            yield list(zip(chosen.tolist(), _walk_down(checkpoint, [starts[i] for i in chosen], walk, device, on_step), strict=True))
+            finished = _walk_down(checkpoint, [starts[i] for i in chosen], walk, device, precision, on_step)
+            yield list(zip(chosen.tolist(), finished, strict=True))
 
 
 def fitting_batch(num_atoms: int, device: torch.device) -> int:
@@ -64,7 +68,12 @@ def fitting_batch(num_atoms: int, device: torch.device) -> int:
 
 
 def _walk_down(
-    checkpoint: Checkpoint, starts: list[Atoms], walk: Walk, device: torch.device, on_step: Callable[[int, int], None] | None
+    checkpoint: Checkpoint,
+    starts: list[Atoms],
+    walk: Walk,
+    device: torch.device,
+    precision: str,
+    on_step: Callable[[int, int], None] | None,
 ) -> list[Atoms]:
     system = checkpoint.system
     batch = CrystalBatch.from_atoms(starts).to(device)
@@ -78,7 +87,7 @@ def _walk_down(
 
     def scores(state: State, time: float) -> StepScores:
         times = torch.full((len(starts),), time, dtype=torch.float64, device=device)
-        with inference(device):
+        with inference(device, precision):
             found = system.scores_at(state.batch(), state.y, times, state.volume)
         return StepScores(found.position, found.lattice, found.elements)
 

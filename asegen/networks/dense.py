@@ -80,14 +80,16 @@ class DenseNetwork(nn.Module):
 
     def _encode_equal(self, inputs: NetworkInput) -> tuple[Tensor, Tensor]:
         count, size = len(inputs.num_atoms), int(inputs.num_atoms[0])
-        dtype = self.enter.weight.dtype
-        pairs = self.pairs(inputs.frac.reshape(count, size, 3).to(dtype), inputs.cell.to(dtype))
-        level = self.level(inputs)
+        dtype, device = self.enter.weight.dtype, inputs.frac.device.type
+        # phases reach 12π, so what is known of the geometry needs its digits even where products run in bfloat16
+        with torch.autocast(device, enabled=False):
+            pairs = self.pairs(inputs.frac.reshape(count, size, 3).to(dtype), inputs.cell.to(dtype))
+            level = self.level(inputs)
         species = self.elements(inputs.species).reshape(count, size, -1)
-        h = self.enter(torch.cat([species, (species.mean(1) + level)[:, None].expand_as(species)], -1))
+        h = self.enter(torch.cat([species, (species.mean(1) + level)[:, None].expand_as(species)], -1)).to(dtype)
         signal = functional.silu(level)
-        if torch.is_autocast_enabled(pairs.device.type):
-            pairs = pairs.to(torch.get_autocast_dtype(pairs.device.type))
+        if torch.is_autocast_enabled(device):
+            pairs = pairs.to(torch.get_autocast_dtype(device))
         shared = self.modulation(signal)
         for layer in self.layers:
             h = layer(h, pairs, shared)

@@ -146,6 +146,27 @@ class DiffusionSystem(nn.Module):
         weights : LossWeights, optional
         """
         weights = weights or LossWeights()
+        index = batch.index
+        with torch.autocast(batch.cell.device.type, enabled=False):
+            noisy, target, velocity = self._blur(batch, generator)
+        raw = self.network(noisy)
+        # one crystal one vote, whatever its size
+        per_atom = (raw.position - target).square().mean(-1) / batch.num_atoms[index]
+        freedom = (1 - 1 / batch.num_atoms).sum().clamp(min=1)  # the mean is projected out
+        position = per_atom.sum() / freedom
+        lattice = (raw.lattice - velocity).square().mean()
+        hidden = noisy.species == MASK
+        if bool(hidden.any()):
+            elements = functional.cross_entropy(raw.elements[hidden], batch.species[hidden])
+        else:
+            elements = raw.elements.sum() * 0
+        share = hidden.float().mean()
+        total_loss = weights.position * position + weights.lattice * lattice + weights.elements * share * elements
+        return Losses(total_loss, position, lattice, elements)
+
+    @torch.no_grad()
+    def _blur(self, batch: CrystalBatch, generator: torch.Generator) -> tuple[NetworkInput, Tensor, Tensor]:
+        """Noisy crystals with the targets of positions, shape (n, 3), and lattice, shape (b, 6)."""
         device, count, total = batch.cell.device, len(batch), len(batch.species)
 
         def uniform(*shape: int) -> Tensor:
@@ -178,20 +199,7 @@ class DiffusionSystem(nn.Module):
         species = kernels.hide(batch.species, hiding[index], uniform(total), MASK)
 
         noisy = NetworkInput(species, batch.frac + shift, cell, y, batch.num_atoms, time, volume.float(), norm, alpha[:, 0])
-        raw = self.network(noisy)
-        # one crystal one vote, whatever its size
-        per_atom = (raw.position - target).square().mean(-1) / batch.num_atoms[index]
-        freedom = (1 - 1 / batch.num_atoms).sum().clamp(min=1)  # the mean is projected out
-        position = per_atom.sum() / freedom
-        lattice = (raw.lattice - velocity).square().mean()
-        hidden = species == MASK
-        if bool(hidden.any()):
-            elements = functional.cross_entropy(raw.elements[hidden], batch.species[hidden])
-        else:
-            elements = raw.elements.sum() * 0
-        share = hidden.float().mean()
-        total_loss = weights.position * position + weights.lattice * lattice + weights.elements * share * elements
-        return Losses(total_loss, position, lattice, elements)
+        return noisy, target, velocity
 
 
 def remove_mean(values: Tensor, num_atoms: Tensor, index: Tensor) -> Tensor:

@@ -3,7 +3,30 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
+
+from ..checkpoint import replacing
+
+
+def merge_logs(folder: str | Path) -> Path:
+    """One ``metrics.csv`` of all runs that trained in a folder; where they overlap the later run counts."""
+    rows: dict[tuple[int, bool], dict[str, str]] = {}
+    columns: dict[str, None] = {"step": None}
+    for log in sorted(Path(folder).glob("log*/metrics.csv"), key=lambda p: int(p.parent.name.removeprefix("log") or 0)):
+        with open(log, newline="") as stream:
+            for row in csv.DictReader(stream):
+                columns.update(dict.fromkeys(row))
+                rows[int(row["step"]), bool(row.get("val_total"))] = row
+    target = Path(folder) / "metrics.csv"
+    with replacing(target) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        writer = csv.DictWriter(text, list(columns), restval="")
+        writer.writeheader()
+        writer.writerows(rows[key] for key in sorted(rows))
+        text.flush()
+        text.detach()
+    return target
 
 
 def plot_curves(log: str | Path, picture: str | Path, title: str = "") -> None:

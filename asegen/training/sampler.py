@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -22,30 +22,38 @@ class SizeGroupedBatches:
     seed : int
     rank, world : int
         Which share of each epoch's batches is ours when several processes train together.
+    done : callable, optional
+        Number of batches already trained on when an iteration begins. It decides epoch and place, so that a resumed run
+        goes on with the very batch at which it was stopped; default: every iteration is epoch 0.
     """
 
-    def __init__(self, num_atoms: np.ndarray, batch_size: int, groups: int = 4, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        num_atoms: np.ndarray,
+        batch_size: int,
+        groups: int = 4,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        done: Callable[[], int] | None = None,
+    ) -> None:
         self.num_atoms = np.asarray(num_atoms)
         self.group_size = max(1, batch_size // groups)
         self.groups = groups
         self.seed = seed
         self.rank, self.world = rank, world
-        self.epoch = 0
-        self.start = 0
-        self._length = len(self._batches())
-
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch and how many of its batches are already done."""
-        self.epoch, self.start = epoch, start
+        self.done = done or (lambda: 0)
+        self._length = len(self._batches(0))
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[list[int]]:
-        yield from self._batches()[self.start :]
+        epoch, start = divmod(self.done(), self._length)
+        yield from self._batches(epoch)[start:]
 
-    def _batches(self) -> list[list[int]]:
-        random = np.random.default_rng([self.seed, self.epoch])
+    def _batches(self, epoch: int) -> list[list[int]]:
+        random = np.random.default_rng([self.seed, epoch])
         groups: list[np.ndarray] = []
         leftovers: list[np.ndarray] = []
         for size in np.unique(self.num_atoms):

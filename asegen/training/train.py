@@ -23,6 +23,7 @@ from ..kernels import Schedule
 from ..networks import build_network
 from ..prior import atomic_volumes
 from ..systems.diffusion import DiffusionSystem
+from .curves import merge_logs, plot_curves
 from .module import TrainingModule
 from .recipe import Recipe
 from .sampler import SizeGroupedBatches
@@ -43,16 +44,6 @@ class _ByList(torch.utils.data.Dataset):
         return self.arrays.batch(self.chosen[batch])
 
 
-class _FollowEpoch(lightning.Callback):
-    """Tells the sampler which epoch it is, and after a resume how far into it."""
-
-    def __init__(self, sampler: SizeGroupedBatches) -> None:
-        self.sampler = sampler
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self.sampler.set_epoch(trainer.current_epoch)
-
-
 def train(
     recipe: Recipe,
     data: str | Path,
@@ -64,6 +55,7 @@ def train(
     resume: bool = True,
     progress: bool = True,
     max_minutes: float | None = None,
+    save_every: int = 200,
 ) -> Path:
     """Train a checkpoint.
 
@@ -84,6 +76,8 @@ def train(
         Show a progress bar.
     max_minutes : float, optional
         Stop after so many minutes; run again to go on.
+    save_every : int
+        Steps between states to resume from.
 
     Returns
     -------
@@ -118,11 +112,16 @@ def train(
     system = DiffusionSystem(network, Schedule(**recipe.schedule), recipe.free_share)
     module = TrainingModule(system, recipe)
 
-    logger = CSVLogger(str(out), name="", version="log")
-    keeper = ModelCheckpoint(str(out), filename="last", every_n_train_steps=200, save_on_train_epoch_end=True, enable_version_counter=False)
+    if not resume:
+        for log in out.glob("log*/metrics.csv"):
+            log.unlink()
+    # a logger empties its folder when it starts, so every run gets its own; they are merged at the end
+    logger = CSVLogger(str(out), name="", version=f"log{len(list(out.glob('log*/metrics.csv')))}")
+    keeper = ModelCheckpoint(str(out), filename="last", every_n_train_steps=save_every, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[lightning.Callback] = [keeper]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
+    warnings.filterwarnings("ignore", message=".*not resumable.*|.*logging interval.*|.*Checkpoint directory.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*LeafSpec.*|.*srun.*|.*isinstance.treespec.*")
     trainer = lightning.Trainer(
         accelerator=device,
@@ -142,10 +141,8 @@ def train(
         check_val_every_n_epoch=max(1, _epochs(recipe, len(chosen)) // 25),
     )
     world, rank = trainer.world_size, trainer.global_rank
-    sampler = SizeGroupedBatches(arrays.num_atoms[chosen], recipe.batch_size, seed=recipe.seed, rank=rank, world=world)
+    sampler = SizeGroupedBatches(arrays.num_atoms[chosen], recipe.batch_size, seed=recipe.seed, rank=rank, world=world, done=lambda: trainer.global_step)
     held_sampler = SizeGroupedBatches(held_arrays.num_atoms[held], recipe.batch_size, seed=0, rank=rank, world=world)
-    callbacks_of = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks_of.append(_FollowEpoch(sampler))
     state = out / "last.ckpt"
     began = time.monotonic()
     trainer.fit(
@@ -173,9 +170,8 @@ def train(
     target = out / f"{recipe.name}.safetensors"
     if trainer.is_global_zero:
         save_checkpoint(target, system, header)
-        from .curves import plot_curves
-
-        plot_curves(out / "log" / "metrics.csv", out / "curves.png", title=recipe.name)
+        merge_logs(out)
+        plot_curves(out / "metrics.csv", out / "curves.png", title=recipe.name)
     return target
 
 
