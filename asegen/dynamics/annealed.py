@@ -11,6 +11,7 @@ import torch
 from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.optimize.optimize import BaseDynamics
+from scipy.linalg import expm, logm
 
 from ..calculators.score import ScoreCalculator, strain_score, volume_of
 from ..crystals import CrystalBatch, check_atoms
@@ -21,7 +22,7 @@ from ..prior import lattice_score_of
 from .rules import State, StepNoise, StepScores, Walk, correct, draw_noise, noise_of_step, predict
 
 # FixSymmetry refuses deformations above 0.25 at once.
-_LARGEST_STRAIN = 0.2
+_LARGEST_STRAIN = 0.1
 
 
 class AnnealedLangevin(BaseDynamics):
@@ -113,7 +114,7 @@ class AnnealedLangevin(BaseDynamics):
         import ase.io
 
         atoms = ase.io.read(str(trajectory), index=-1)
-        info = atoms.info
+        info = dict(atoms.info)
         if "step" not in info or "walk" not in info:
             raise AsegenError(f"{trajectory} was not written by {cls.__name__}: its frames have no step number")
         wanted, found = info.get("checkpoint_hash"), calc.parameters.get("checkpoint_hash")
@@ -226,12 +227,11 @@ class AnnealedLangevin(BaseDynamics):
         if not atoms.constraints:
             atoms.set_cell(cell, scale_atoms=True)
             return
-        # constraints see the deformation in pieces that they accept
-        start = atoms.cell.array.copy()
-        strain = np.abs(np.linalg.solve(start, cell) - np.eye(3)).max()
-        pieces = max(1, int(np.ceil(strain / _LARGEST_STRAIN)))
-        for piece in range(1, pieces + 1):
-            atoms.set_cell(start + (cell - start) * piece / pieces, scale_atoms=True, apply_constraint=True)
+        # constraints see the deformation in pieces that they accept, each from where the last one left the cell
+        path = np.real(logm(np.linalg.solve(atoms.cell.array, cell)))
+        pieces = max(1, int(np.ceil(np.abs(path).max() / _LARGEST_STRAIN)))
+        for _ in range(pieces):
+            atoms.set_cell(atoms.cell.array @ expm(path / pieces), scale_atoms=True, apply_constraint=True)
 
     def _mark(self) -> None:
         parameters = self.atoms.calc.parameters
