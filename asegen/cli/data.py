@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from .speak import speak
+
 data_app = typer.Typer(help="Training data: describe, download, convert.", no_args_is_help=True)
 
 
@@ -17,24 +19,28 @@ def describe(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count crystals, sizes and elements; name what cannot be read."""
-    from ..datasets.describe import describe as describe_data
 
-    found = describe_data(path)
-    if json_:
-        print(json.dumps(found, indent=1))
-        return
-    from rich.console import Console
+    def command() -> None:
+        from ..datasets.describe import describe as describe_data
 
-    console = Console()
-    console.print(f"[bold]{path}[/bold]: {found['count']} crystals, {found['atoms']} atoms, {len(found['elements'])} elements")
-    console.print("atoms per cell: " + "  ".join(f"{size}:{count}" for size, count in found["sizes"].items()), highlight=False)
-    console.print("elements: " + " ".join(f"{element}:{count}" for element, count in found["elements"].items()), highlight=False)
-    low, middle, high = found["volume_per_atom"]
-    console.print(f"volume per atom: {middle} Å³ (5–95 %: {low}–{high})", highlight=False)
-    for name, reason in found["skipped"][:20]:
-        console.print(f"  cannot use {name}: {reason}", style="yellow", markup=False)
-    if len(found["skipped"]) > 20:
-        console.print(f"  … and {len(found['skipped']) - 20} more", style="yellow")
+        found = describe_data(path)
+        if json_:
+            print(json.dumps(found, indent=1))
+            return
+        from rich.console import Console
+
+        console = Console()
+        console.print(f"[bold]{path}[/bold]: {found['count']} crystals, {found['atoms']} atoms, {len(found['elements'])} elements")
+        console.print("atoms per cell: " + "  ".join(f"{size}:{count}" for size, count in found["sizes"].items()), highlight=False)
+        console.print("elements: " + " ".join(f"{element}:{count}" for element, count in found["elements"].items()), highlight=False)
+        low, middle, high = found["volume_per_atom"]
+        console.print(f"volume per atom: {middle} Å³ (5–95 %: {low}–{high})", highlight=False)
+        for name, reason in found["skipped"][:20]:
+            console.print(f"  cannot use {name}: {reason}", style="yellow", markup=False)
+        if len(found["skipped"]) > 20:
+            console.print(f"  … and {len(found['skipped']) - 20} more", style="yellow")
+
+    speak(command)
 
 
 @data_app.command()
@@ -46,22 +52,26 @@ def convert(
     processes: Annotated[Optional[int], typer.Option(help="Default: one per core.")] = None,
 ) -> None:
     """Turn files of crystals into training arrays."""
-    from rich.console import Console
 
-    from ..datasets.convert import convert as convert_data
-    from .train import report_skipped
+    def command() -> None:
+        from rich.console import Console
 
-    console = Console(stderr=True)
-    with console.status("reading crystals") as status:
-        meta = convert_data(
-            list(sources),
-            out,
-            max_atoms=max_atoms,
-            standardize=not as_given,
-            processes=processes,
-            progress=lambda count: status.update(f"reading crystals: {count}"),
-        )
-    report_skipped(meta, console)
+        from ..datasets.convert import convert as convert_data
+        from .train import report_skipped
+
+        console = Console(stderr=True)
+        with console.status("reading crystals") as status:
+            meta = convert_data(
+                list(sources),
+                out,
+                max_atoms=max_atoms,
+                standardize=not as_given,
+                processes=processes,
+                progress=lambda count: status.update(f"reading crystals: {count}"),
+            )
+        report_skipped(meta, console)
+
+    speak(command)
 
 
 @data_app.command()
@@ -71,7 +81,11 @@ def download(
     source: Annotated[Optional[str], typer.Option(help="Another home of the files (a mirror).")] = None,
 ) -> None:
     """Download a public data set from its home; the number of rows and columns is checked."""
-    from ..datasets.download import download as download_data
 
-    for path, rows in download_data(name, out, source, progress=True).items():
-        print(f"{path}  {rows} rows")
+    def command() -> None:
+        from ..datasets.download import download as download_data
+
+        for path, rows in download_data(name, out, source, progress=True).items():
+            print(f"{path}  {rows} rows")
+
+    speak(command)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from .data import data_app
+from .speak import speak
 
 app = typer.Typer(
     help="Generate crystal structures with score models that are ASE calculators.",
@@ -50,9 +48,12 @@ def generate(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; without --out no file is written.")] = False,
 ) -> None:
     """Generate crystals of formulas, or of anything (no formula)."""
-    from .generate import run_generate
+    def command() -> None:
+        from .generate import run_generate
 
-    run_generate(formula or None, n, units, seed, out, checkpoint, steps, device, batch_size, overwrite, json_)
+        run_generate(formula or None, n, units, seed, out, checkpoint, steps, device, batch_size, overwrite, json_)
+
+    speak(command)
 
 
 @app.command()
@@ -67,9 +68,12 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even if --out holds a run.")] = False,
 ) -> None:
     """Train a checkpoint on your own structures."""
-    from .train import run_train
+    def command() -> None:
+        from .train import run_train
 
-    run_train(recipe, data, out, validation, device, devices, minutes, fresh)
+        run_train(recipe, data, out, validation, device, devices, minutes, fresh)
+
+    speak(command)
 
 
 @app.command()
@@ -78,61 +82,17 @@ def info(
     json_: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
 ) -> None:
     """What a checkpoint is: model, data, licence, measured quality."""
-    from .info import run_info
+    def command() -> None:
+        from .info import run_info
 
-    run_info(checkpoint, json_)
+        run_info(checkpoint, json_)
+
+    speak(command)
 
 
 def main() -> None:
-    """Run `asegen`; expected errors end with one sentence and exit code 1 (2 for wrong usage), Ctrl-C with 130."""
-    try:
-        # standalone_mode=False hands exceptions through to here
-        code = app(standalone_mode=False)
-    except KeyboardInterrupt:
-        _fail("stopped by Ctrl-C; what was finished is kept in --out, and the same command goes on from there", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        _fail(_os_sentence(error), 1)
-    except MemoryError:
-        _fail("not enough memory; try a smaller --batch-size", 1)
-    except Exception as error:
-        _sort_out(error)
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
-
-
-def _sort_out(error: Exception) -> None:
-    import click
-
-    if isinstance(error, click.exceptions.Abort):
-        _fail("stopped by Ctrl-C; what was finished is kept in --out, and the same command goes on from there", 130)
-    if isinstance(error, click.ClickException):
-        error.show()
-        sys.exit(error.exit_code)
-    if type(error).__module__.startswith("typer.") and hasattr(error, "show"):
-        error.show()
-        sys.exit(getattr(error, "exit_code", 2))
-    from asegen.errors import AsegenError
-
-    if isinstance(error, (AsegenError, ValueError)):
-        _fail(str(error), 1)
-    if type(error).__name__ == "OutOfMemoryError":
-        _fail(f"the GPU has not enough memory; try a smaller --batch-size ({error})", 1)
-    raise error
-
-
-def _os_sentence(error: OSError) -> str:
-    where = f" {error.filename}" if error.filename else ""
-    if error.errno == errno.ENOSPC:
-        return f"the disk is full{where}; what was finished before is kept, and the same command goes on from there"
-    return f"{error.strerror or error}{where}"
-
-
-def _fail(sentence: str, code: int) -> None:
-    typer.secho(f"asegen: {sentence}", err=True, fg="red")
-    sys.exit(code)
+    """Run `asegen`."""
+    app()
 
 
 if __name__ == "__main__":
