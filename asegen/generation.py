@@ -86,14 +86,12 @@ def generate(
     >>> crystals = generate(["Sr2Ti2O6", "NaCl"], n=4)
     >>> crystals = generate(n=8)
     """
-    if isinstance(n, bool) or int(n) != n or n < 1:
-        raise FormulaError(f"n = {n!r} is not a positive number of crystals")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size = {batch_size} must be at least 1")
     where = resolve_device(device)
     loaded = load_checkpoint(checkpoint, where)
     walk = make_walk(None, Walk.of(loaded.walk_defaults), steps)
-    starts = make_starts(loaded, formula, int(n), units, seed)
+    starts = make_starts(loaded, formula, n, units, seed)
     results: list[Atoms | None] = [None] * len(starts)
     for position, atoms in (done or {}).items():
         results[position] = atoms
@@ -125,6 +123,8 @@ def make_starts(
     checkpoint: Checkpoint, formula: str | Sequence[str] | None, n: int, units: int | Sequence[int], seed: int
 ) -> list[Atoms]:
     """Random crystals that a run starts from, in the order of its results."""
+    if isinstance(n, bool) or int(n) != n or n < 1:
+        raise FormulaError(f"n = {n!r} is not a positive number of crystals")
     every = [units] if isinstance(units, (int, np.integer)) else list(units)
     if formula is None:
         if list(every) != [1]:

@@ -15,7 +15,8 @@ from rich.table import Table
 from ..calculators import ScoreCalculator
 from ..checkpoint import load_checkpoint
 from ..devices import resolve_device
-from ..dynamics import AnnealedLangevin
+from ..dynamics import AnnealedLangevin, Walk
+from ..dynamics.annealed import make_walk
 from ..errors import FormulaError
 from ..generation import file_name, generate, make_starts
 from ..report import Summary, contact_sheet, summarize
@@ -38,7 +39,9 @@ def run_generate(
     """Generate, write files, print a table or JSON."""
     counts = read_units(units)
     loaded = load_checkpoint(checkpoint, resolve_device(device))
-    make_starts(loaded, formula, n, counts, seed)  # refuse bad requests before a folder is made
+    # refuse bad requests before a folder is made
+    make_starts(loaded, formula, n, counts, seed)
+    make_walk(None, Walk.of(loaded.walk_defaults), steps)
     if out is None and not as_json:
         name = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(formula or ["free"])).strip("-")
         out = Path("generated") / f"{name[:60]}-seed{seed}"

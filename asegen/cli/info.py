@@ -50,6 +50,6 @@ def run_info(checkpoint: str | None, as_json: bool) -> None:
         ("sampling", ", ".join(f"{k} {v}" for k, v in header["walk"].items()) or "package defaults"),
     ]
     for name, text in lines:
-        console.print(f"[bold]{name:9s}[/bold] {text}", highlight=False)
+        console.print(f"[bold]{name:9s}[/bold] {text}", highlight=False, soft_wrap=True)
     for name, value in header["metrics"].items():
-        console.print(f"[bold]measured [/bold] {name}: {value}", highlight=False)
+        console.print(f"[bold]measured [/bold] {name}: {value}", highlight=False, soft_wrap=True)

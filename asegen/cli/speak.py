@@ -27,13 +27,14 @@ def speak(command: Callable[[], None]) -> None:
         if isinstance(error, (AsegenError, ValueError)):
             _fail(str(error), 1)
         if isinstance(error, OSError):
-            _fail(_os_sentence(error), 1)
+            _fail(sentence_of(error), 1)
         if type(error).__name__ == "OutOfMemoryError":
             _fail(f"the GPU has not enough memory; try a smaller --batch-size ({error})", 1)
         raise
 
 
-def _os_sentence(error: OSError) -> str:
+def sentence_of(error: OSError) -> str:
+    """What went wrong between us and the disk, for a person."""
     where = f": {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"the disk is full{where}; what was finished before is kept, and the same command goes on from there"

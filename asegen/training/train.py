@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from dataclasses import asdict
@@ -123,6 +124,7 @@ def train(
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     warnings.filterwarnings("ignore", message=".*not resumable.*|.*logging interval.*|.*Checkpoint directory.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*LeafSpec.*|.*srun.*|.*isinstance.treespec.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = lightning.Trainer(
         accelerator=device,
         devices=devices if device != "cpu" else (1 if devices == "auto" else int(devices)),
