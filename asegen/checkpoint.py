@@ -74,9 +74,7 @@ class Checkpoint:
         from ase.data import chemical_symbols
 
         if len(numbers) > self.max_atoms:
-            raise FormulaError(
-                f"{what} has {len(numbers)} atoms; checkpoint '{self.name}' was trained on cells of up to {self.max_atoms}"
-            )
+            raise FormulaError(f"{what} has {len(numbers)} atoms; checkpoint '{self.name}' was trained on cells of up to {self.max_atoms}")
         unknown = sorted({int(z) for z in numbers} - self.elements - {0})
         if unknown:
             names = ", ".join(chemical_symbols[z] for z in unknown)
@@ -150,7 +148,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: the checkpoint's header cannot be read: {error}") from error
     if number != FORMAT:
-        raise CheckpointError(f"{path} has checkpoint format {number}, this version of asegen reads {FORMAT}; train it again or update asegen")
+        raise CheckpointError(f"{path} has checkpoint format {number}, this asegen reads {FORMAT}; train it again or update asegen")
     if header.get("system") != "diffusion":
         raise CheckpointError(f"{path} holds a system {header.get('system')!r} that this version of asegen does not know")
     return header

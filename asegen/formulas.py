@@ -38,7 +38,7 @@ def parse_formula(formula: str) -> dict[str, int]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise FormulaError(f"{formula!r} is not a formula: cannot read {text[position:]!r} (element symbols start with a capital: SrTiO3)")
+            raise FormulaError(f"{formula!r} is not a formula: cannot read {text[position:]!r} (symbols start with a capital)")
         symbol, count, opening, closing, group_count = match.groups()
         if opening:
             levels.append({})

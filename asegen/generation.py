@@ -119,9 +119,7 @@ def generate(
     return [atoms for atoms in results if atoms is not None]
 
 
-def make_starts(
-    checkpoint: Checkpoint, formula: str | Sequence[str] | None, n: int, units: int | Sequence[int], seed: int
-) -> list[Atoms]:
+def make_starts(checkpoint: Checkpoint, formula: str | Sequence[str] | None, n: int, units: int | Sequence[int], seed: int) -> list[Atoms]:
     """Random crystals that a run starts from, in the order of its results."""
     if isinstance(n, bool) or int(n) != n or n < 1:
         raise FormulaError(f"n = {n!r} is not a positive number of crystals")
@@ -133,7 +131,7 @@ def make_starts(
     formulas = [formula] if isinstance(formula, str) else list(formula)
     if not formulas:
         raise FormulaError("the list of formulas is empty")
-    starts = []
+    starts: list[Atoms] = []
     for text in formulas:
         for number in every:
             checkpoint.check_numbers(numbers_of(text, number), f"{text} with units={number}" if number != 1 else str(text))

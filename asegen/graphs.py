@@ -65,7 +65,10 @@ def neighbours(batch: CrystalBatch, cutoff: float) -> Graph:
         size = hi - lo
         expected = size * 4.19 * cutoff**3 / max(abs(np.linalg.det(cell)), 1e-9)
         if not np.isfinite(cell).all() or expected > _MOST_EDGES_PER_ATOM:
-            raise CrystalError(f"crystal {number} has a cell of {abs(np.linalg.det(cell)):.3g} Å³ for {size} atoms: too small for neighbours within {cutoff} Å")
+            volume = abs(np.linalg.det(cell))
+            raise CrystalError(
+                f"crystal {number}: a cell of {volume:.3g} Å³ for {size} atoms is too small for neighbours within {cutoff} Å"
+            )
         inside = frac[lo:hi]
         home = np.floor(inside)
         i, j, shift = finder.compute(points=(inside - home) @ cell, box=cell, periodic=True, quantities="ijS")

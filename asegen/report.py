@@ -43,9 +43,7 @@ def summarize(atoms: Atoms) -> Summary:
     """Summary of one crystal."""
     number = space_group(atoms)
     symbol = Spacegroup(number).symbol.replace(" ", "") if number else "?"
-    return Summary(
-        atoms.get_chemical_formula("metal"), number, symbol, float(atoms.get_volume() / len(atoms)), shortest_distance(atoms)
-    )
+    return Summary(atoms.get_chemical_formula("metal"), number, symbol, float(atoms.get_volume() / len(atoms)), shortest_distance(atoms))
 
 
 def space_group(atoms: Atoms, symprec: float = SYMPREC) -> int:

@@ -105,7 +105,7 @@ class RunFolder:
 
     def _finished_request(self) -> str:
         try:
-            first = ase.io.read(str(self.final), index=0)
+            first: Any = ase.io.read(str(self.final), index=0)
         except Exception as error:
             raise AsegenError(f"{self.final} cannot be read ({error}); give another --out, or --overwrite") from error
         return str(first.info.get("request", ""))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -157,5 +158,5 @@ def check_score_calculator(
             same("stress depends on the choice of cell", other_stress, stress, press)
         if len(crystal) > 1:
             same("forces do not sum to zero", forces.sum(0), np.zeros(3), size)
-    for first, second in zip(seen, seen[1:], strict=False):
+    for first, second in itertools.pairwise(seen):
         assert not np.allclose(first, second), "forces do not depend on sigma; do results survive calc.set(sigma=…)?"

@@ -1,7 +1,7 @@
 """A score model is an ASE calculator, and generating a crystal is running an ASE dynamics.
 
-    python examples/01_calculator.py
-    ase gui gen.traj
+python examples/01_calculator.py
+ase gui gen.traj
 """
 
 from ase.optimize import FIRE

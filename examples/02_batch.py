@@ -1,6 +1,6 @@
 """Many crystals at once: formulas, several formula units, or from nothing.
 
-    python examples/02_batch.py
+python examples/02_batch.py
 """
 
 import ase.io

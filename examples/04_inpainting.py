@@ -1,6 +1,6 @@
 """Keep some atoms, generate the others: ASE's FixAtoms is inpainting.
 
-    python examples/04_inpainting.py
+python examples/04_inpainting.py
 """
 
 import numpy as np

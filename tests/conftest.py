@@ -79,7 +79,8 @@ def small_equivariant(tmp_path_factory) -> Checkpoint:
 @pytest.fixture(scope="session")
 def small_energy(tmp_path_factory) -> Checkpoint:
     path = tmp_path_factory.mktemp("checkpoint") / "energy.safetensors"
-    save_checkpoint(path, DiffusionSystem(shaken_network("energy", **OPTIONS)), small_header("energy", "energy", OPTIONS), dtype=torch.float32)
+    system = DiffusionSystem(shaken_network("energy", **OPTIONS))
+    save_checkpoint(path, system, small_header("energy", "energy", OPTIONS), dtype=torch.float32)
     return load_checkpoint(path)
 
 

@@ -52,7 +52,8 @@ def test_foreign_damaged_and_missing_files_say_so(tmp_path, small_path):
     save_file({"w": torch.zeros(2)}, newer, metadata={"asegen": json.dumps({"format": 99})})
     with pytest.raises(CheckpointError, match="format 99"):
         load_checkpoint(newer)
-    save_file({"w": torch.zeros(2)}, newer, metadata={"asegen": json.dumps({**small_header(options=OPTIONS), "format": 2, "system": "diffusion", "schedule": {}})})
+    header = {**small_header(options=OPTIONS), "format": 2, "system": "diffusion", "schedule": {}}
+    save_file({"w": torch.zeros(2)}, newer, metadata={"asegen": json.dumps(header)})
     with pytest.raises(CheckpointError, match="damaged"):
         load_checkpoint(newer)
 

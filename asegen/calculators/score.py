@@ -137,7 +137,7 @@ class EnergyScoreCalculator(ScoreCalculator):
     def __init__(self, checkpoint: str | Path | Checkpoint, sigma: float | None = None, kT: float = 1.0, device: str | None = None) -> None:
         super().__init__(checkpoint, sigma, kT, device)
         if not hasattr(self.checkpoint.system.network, "energy"):
-            raise CheckpointError(f"checkpoint '{self.checkpoint.name}' has no energy; use ScoreCalculator, or train with network = \"energy\"")
+            raise CheckpointError(f"checkpoint '{self.checkpoint.name}' has no energy; use ScoreCalculator, or train a network 'energy'")
 
     def calculate(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -30,11 +30,14 @@ def describe(
         from rich.console import Console
 
         console = Console()
-        console.print(f"[bold]{path}[/bold]: {found['count']} crystals, {found['atoms']} atoms, {len(found['elements'])} elements", soft_wrap=True)
-        console.print("atoms per cell: " + "  ".join(f"{size}:{count}" for size, count in found["sizes"].items()), highlight=False, soft_wrap=True)
-        console.print("elements: " + " ".join(f"{element}:{count}" for element, count in found["elements"].items()), highlight=False, soft_wrap=True)
+        plain: dict[str, Any] = {"highlight": False, "soft_wrap": True}
+        console.print(
+            f"[bold]{path}[/bold]: {found['count']} crystals, {found['atoms']} atoms, {len(found['elements'])} elements", soft_wrap=True
+        )
+        console.print("atoms per cell: " + "  ".join(f"{size}:{count}" for size, count in found["sizes"].items()), **plain)
+        console.print("elements: " + " ".join(f"{element}:{count}" for element, count in found["elements"].items()), **plain)
         low, middle, high = found["volume_per_atom"]
-        console.print(f"volume per atom: {middle} Å³ (5–95 %: {low}–{high})", highlight=False, soft_wrap=True)
+        console.print(f"volume per atom: {middle} Å³ (5–95 %: {low}–{high})", **plain)
         for name, reason in found["skipped"][:20]:
             console.print(f"  cannot use {name}: {reason}", style="yellow", markup=False)
         if len(found["skipped"]) > 20:

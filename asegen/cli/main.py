@@ -48,6 +48,7 @@ def generate(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; without --out no file is written.")] = False,
 ) -> None:
     """Generate crystals of formulas, or of anything (no formula)."""
+
     def command() -> None:
         from .generate import run_generate
 
@@ -68,6 +69,7 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even if --out holds a run.")] = False,
 ) -> None:
     """Train a checkpoint on your own structures."""
+
     def command() -> None:
         from .train import run_train
 
@@ -82,6 +84,7 @@ def info(
     json_: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
 ) -> None:
     """What a checkpoint is: model, data, licence, measured quality."""
+
     def command() -> None:
         from .info import run_info
 

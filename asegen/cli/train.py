@@ -55,7 +55,9 @@ def to_arrays(sources: list[Path], out: Path, recipe: Recipe, console: Console) 
 
 def report_skipped(meta: dict, console: Console) -> None:
     """Say how many rows were used, and name the ones that were not."""
-    console.print(f"{meta['count']} crystals with {meta['atoms']} atoms; {len(meta['skipped'])} bad rows skipped, {meta['too_large']} too large")
+    console.print(
+        f"{meta['count']} crystals with {meta['atoms']} atoms; {len(meta['skipped'])} bad rows skipped, {meta['too_large']} too large"
+    )
     for name, reason in meta["skipped"][:10]:
         console.print(f"  skipped {name}: {reason}", style="yellow", markup=False)
     if len(meta["skipped"]) > 10:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import spglib
 
@@ -31,13 +33,13 @@ def standard_primitive(cell: np.ndarray, frac: np.ndarray, numbers: np.ndarray, 
     """
     with np.errstate(all="ignore"):
         try:
-            found = spglib.standardize_cell((cell, frac, numbers), to_primitive=True, no_idealize=False, symprec=symprec)
+            found: Any = spglib.standardize_cell((cell, frac, numbers), to_primitive=True, no_idealize=False, symprec=symprec)  # type: ignore[arg-type]
         except spglib.SpglibError:
             found = None
     if found is not None and len(found[2]) == len(numbers):
         volume = abs(np.linalg.det(found[0])) / abs(np.linalg.det(cell))
         if 0.9 < volume < 1.1:
-            return found[0], found[1] % 1.0, np.asarray(found[2])
+            return np.asarray(found[0]), np.asarray(found[1]) % 1.0, np.asarray(found[2])
     return niggli(cell, frac, numbers)
 
 

@@ -113,7 +113,7 @@ class AnnealedLangevin(BaseDynamics):
         """
         import ase.io
 
-        atoms = ase.io.read(str(trajectory), index=-1)
+        atoms: Any = ase.io.read(str(trajectory), index=-1)
         info = dict(atoms.info)
         if "step" not in info or "walk" not in info:
             raise AsegenError(f"{trajectory} was not written by {cls.__name__}: its frames have no step number")
@@ -167,10 +167,9 @@ class AnnealedLangevin(BaseDynamics):
 
     def run(self, steps: int | None = None) -> bool:
         """Run to the end, or for a number of steps; returns whether the walk has ended."""
-        done = self.nsteps >= self.walk.steps
-        for done in self.irun(steps):
+        for _ in self.irun(steps):
             pass
-        return done
+        return self.nsteps >= self.walk.steps
 
     def step(self) -> None:
         """One predictor step, with its corrector steps at the lower level."""
@@ -254,9 +253,9 @@ class ReverseODE(AnnealedLangevin):
     Parameters as :class:`AnnealedLangevin`; the seed decides hidden elements only.
     """
 
-    def __init__(self, atoms: Atoms, *args: Any, walk: Walk | None = None, steps: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, atoms: Atoms, seed: int | None = None, steps: int | None = None, *, walk: Walk | None = None, **kwargs: Any) -> None:
         base = make_walk(atoms.calc, walk, steps)
-        super().__init__(atoms, *args, walk=Walk(base.steps, 0, 0.0, base.snr), **kwargs)
+        super().__init__(atoms, seed, walk=Walk(base.steps, 0, 0.0, base.snr), **kwargs)
 
 
 def make_walk(calc: Any, walk: Walk | None = None, steps: int | None = None) -> Walk:

@@ -35,6 +35,6 @@ class ScoreFilter(FrechetCellFilter):
             kwargs["mask"] = [False] * 6
         super().__init__(atoms, **kwargs)
 
-    def get_potential_energy(self, force_consistent: bool = True) -> float:
+    def get_potential_energy(self, force_consistent: Any = True, **kwargs: Any) -> float:
         """NaN: a score is not the gradient of an energy."""
         return math.nan

@@ -19,7 +19,6 @@ from ..kernels import Schedule, reveal_probability
 from ..lattice import cell_from_log, log_metric
 from ..prior import lattice_coordinates, log_cell_of, reference_volume
 
-
 #: At time 1 exactly nothing of the lattice is left, and its clean value cannot be divided out of the noise.
 TIME_MAX = 0.999
 
@@ -148,9 +147,7 @@ def noise_of_step(rows: Sequence[np.ndarray], device: torch.device | str = "cpu"
     return StepNoise(*(torch.from_numpy(x).to(device) for x in (position, lattice, uniform)))
 
 
-def predict(
-    state: State, scores: StepScores, noise: StepNoise, schedule: Schedule, now: float, then: float, churn: float
-) -> State:
+def predict(state: State, scores: StepScores, noise: StepNoise, schedule: Schedule, now: float, then: float, churn: float) -> State:
     """Predictor: from level `now` to the lower level `then` with the scores at `now`.
 
     Positions and lattice take the step of Song, Meng and Ermon (DDIM, eq. 12): the clean value that the score implies,
@@ -179,9 +176,7 @@ def predict(
     return replace(state, frac=frac, y=y, species=reveal(state.species, scores.elements, noise.uniform, schedule, now, then))
 
 
-def reveal(
-    species: Tensor, logits: Tensor | None, uniform: Tensor, schedule: Schedule, now: float, then: float
-) -> Tensor:
+def reveal(species: Tensor, logits: Tensor | None, uniform: Tensor, schedule: Schedule, now: float, then: float) -> Tensor:
     """Hidden elements decided on the way from level `now` to `then`, shape (n,)."""
     hidden = species == MASK
     if logits is None or not bool(hidden.any()):

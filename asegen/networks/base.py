@@ -87,6 +87,7 @@ class LevelEmbedding(nn.Module):
     def __init__(self, width: int, num_conditions: int = 0, max_size: int = 64, use_lattice: bool = True) -> None:
         super().__init__()
         self.use_lattice = use_lattice
+        self.waves: Tensor
         self.register_buffer("waves", torch.arange(1, 17, dtype=torch.float32) * 1.5707963)
         self.size = nn.Embedding(max_size + 1, width)
         self.num_conditions = num_conditions

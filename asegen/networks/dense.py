@@ -50,8 +50,8 @@ class DenseNetwork(nn.Module):
         self.species = nn.Linear(width, NUM_SPECIES)
         self.lattice = nn.Sequential(nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, 6))
         for module in (self.modulation, self.final, self.position, self.species, self.lattice[-1]):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, inputs: NetworkInput) -> NetworkOutput:
         """Raw outputs for crystals of any sizes."""
@@ -103,6 +103,9 @@ class PairFeatures(nn.Module):
 
     def __init__(self, harmonics: int = 6, gaussians: int = 16, reach: float = 6.5) -> None:
         super().__init__()
+        self.waves: Tensor
+        self.images: Tensor
+        self.centres: Tensor
         cube = [v for v in itertools.product((-1, 0, 1), repeat=3) if v > (0, 0, 0)]
         axes = [tuple(m * (k == axis) for k in range(3)) for m in range(2, harmonics + 1) for axis in range(3)]
         self.register_buffer("waves", 2 * torch.pi * torch.tensor(cube + axes, dtype=torch.float32).T, persistent=False)
@@ -148,7 +151,7 @@ class PairFeatures(nn.Module):
         lengths = torch.einsum("ki,bij,kj->bk", images, metric, images)
         squared = own[..., None] + 2 * slanted @ images.T + lengths[:, None, None]
         size = frac.shape[1]
-        itself = torch.eye(size, dtype=torch.bool, device=frac.device)[..., None] & (images == 0).all(-1)
+        itself = torch.eye(size, dtype=torch.bool, device=frac.device)[..., None] & torch.all(images == 0, dim=-1)
         return squared.masked_fill(itself, torch.inf).amin(-1).clamp(min=1e-6).sqrt()
 
 

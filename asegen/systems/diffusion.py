@@ -80,9 +80,7 @@ class DiffusionSystem(nn.Module):
         self.schedule = schedule or Schedule()
         self.free_share = free_share
 
-    def scores(
-        self, batch: CrystalBatch, time: Tensor, volume: Tensor | None = None, condition: Tensor | None = None
-    ) -> Scores:
+    def scores(self, batch: CrystalBatch, time: Tensor, volume: Tensor | None = None, condition: Tensor | None = None) -> Scores:
         """Scores of noisy crystals.
 
         Parameters
@@ -100,9 +98,7 @@ class DiffusionSystem(nn.Module):
         y = lattice_coordinates(batch.cell, volume)
         return self.scores_at(batch, y, time, volume, condition)
 
-    def scores_at(
-        self, batch: CrystalBatch, y: Tensor, time: Tensor, volume: Tensor, condition: Tensor | None = None
-    ) -> Scores:
+    def scores_at(self, batch: CrystalBatch, y: Tensor, time: Tensor, volume: Tensor, condition: Tensor | None = None) -> Scores:
         """As :meth:`scores` for lattice coordinates already at hand."""
         inputs = self._inputs(batch, y, time, volume, condition)
         raw = self.network(_to_float(inputs))
@@ -125,9 +121,7 @@ class DiffusionSystem(nn.Module):
         y = lattice_coordinates(batch.cell, volume)
         return self.network.energy(_to_float(self._inputs(batch, y, time, volume)))  # type: ignore[operator]
 
-    def _inputs(
-        self, batch: CrystalBatch, y: Tensor, time: Tensor, volume: Tensor, condition: Tensor | None = None
-    ) -> NetworkInput:
+    def _inputs(self, batch: CrystalBatch, y: Tensor, time: Tensor, volume: Tensor, condition: Tensor | None = None) -> NetworkInput:
         time = time.clamp(1e-3, 1 - 1e-3)  # the network was never shown the very ends
         width = self.schedule.frac_width(self.schedule.sigma(time), batch.num_atoms)
         norm = kernels.wrapped_normal_score_norm(width)

@@ -64,8 +64,6 @@ class SizeGroupedBatches:
         rest = np.concatenate(leftovers)  # still sorted by size: a group holds two or three sizes
         groups += [rest[i : i + self.group_size] for i in range(0, len(rest), self.group_size)]
         order = random.permutation(len(groups))
-        batches = [
-            np.concatenate([groups[g] for g in order[i : i + self.groups]]).tolist() for i in range(0, len(order), self.groups)
-        ]
+        batches = [np.concatenate([groups[g] for g in order[i : i + self.groups]]).tolist() for i in range(0, len(order), self.groups)]
         # every process gets the same number of batches, or the others would wait for ever
         return batches[self.rank : len(batches) // self.world * self.world : self.world] if self.world > 1 else batches

@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def train(
     held = np.random.default_rng(0).permutation(held)[:VALIDATION_CRYSTALS]
 
     torch.manual_seed(recipe.seed)
+    network_info: dict[str, Any]
     if recipe.initial:
         start = load_checkpoint(recipe.initial)
         network = build_network(start.header["network"]["name"], start.header["network"]["options"])
@@ -118,7 +120,9 @@ def train(
             log.unlink()
     # a logger empties its folder when it starts, so every run gets its own; they are merged at the end
     logger = CSVLogger(str(out), name="", version=f"log{len(list(out.glob('log*/metrics.csv')))}")
-    keeper = ModelCheckpoint(str(out), filename="last", every_n_train_steps=save_every, save_on_train_epoch_end=True, enable_version_counter=False)
+    keeper = ModelCheckpoint(
+        str(out), filename="last", every_n_train_steps=save_every, save_on_train_epoch_end=True, enable_version_counter=False
+    )
     callbacks: list[lightning.Callback] = [keeper]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
@@ -131,7 +135,7 @@ def train(
         precision=recipe.precision,  # type: ignore[arg-type]
         max_steps=recipe.steps,
         max_epochs=-1,
-        max_time=None if max_minutes is None else {"minutes": max_minutes},
+        max_time=None if max_minutes is None else timedelta(minutes=max_minutes),
         gradient_clip_val=recipe.clip,
         logger=logger,
         callbacks=callbacks,
@@ -143,7 +147,9 @@ def train(
         check_val_every_n_epoch=max(1, _epochs(recipe, len(chosen)) // 25),
     )
     world, rank = trainer.world_size, trainer.global_rank
-    sampler = SizeGroupedBatches(arrays.num_atoms[chosen], recipe.batch_size, seed=recipe.seed, rank=rank, world=world, done=lambda: trainer.global_step)
+    sampler = SizeGroupedBatches(
+        arrays.num_atoms[chosen], recipe.batch_size, seed=recipe.seed, rank=rank, world=world, done=lambda: trainer.global_step
+    )
     held_sampler = SizeGroupedBatches(held_arrays.num_atoms[held], recipe.batch_size, seed=0, rank=rank, world=world)
     state = out / "last.ckpt"
     began = time.monotonic()

@@ -29,7 +29,7 @@ def test_the_checks_catch_a_calculator_that_is_wrong(small, crystal):
             super().calculate(*args, **kwargs)
             self.results["forces"] = self.results["forces"] + np.array([0.0, 0.0, np.abs(self.results["forces"]).max()])
 
-    with pytest.raises(AssertionError, match="proportional|turn|sum to zero"):
+    with pytest.raises(AssertionError, match=r"proportional|turn|sum to zero"):
         check_score_calculator(Tilted(small), crystal, tolerance=0.05)
 
 
@@ -54,7 +54,9 @@ def test_forces_and_stress_are_derivatives_of_a_known_log_density(rocksalt):
         time = schedule.time(sigma)
         position = wrapped_normal_log_prob(batch.frac - calc.clean.frac, width[:, None]).sum()
         y = lattice_coordinates(batch.cell, calc.volume)
-        return float(position + normal_log_prob(y, calc.y, schedule.lattice_alpha(time)[:, None], schedule.lattice_width(time)[:, None]).sum())
+        return float(
+            position + normal_log_prob(y, calc.y, schedule.lattice_alpha(time)[:, None], schedule.lattice_width(time)[:, None]).sum()
+        )
 
     h = 1e-5
     forces, stress = noisy.get_forces(), noisy.get_stress(voigt=False)
@@ -134,10 +136,10 @@ def test_crystals_outside_the_training_data_are_refused(small, crystal):
     crystal.calc = ScoreCalculator(small)
     big = crystal.repeat((2, 2, 2))
     big.calc = crystal.calc
-    with pytest.raises(FormulaError, match="40 atoms.*up to 20"):
+    with pytest.raises(FormulaError, match=r"40 atoms.*up to 20"):
         big.get_forces()
     crystal.numbers[0] = 110
-    with pytest.raises(FormulaError, match="Ds.*never seen"):
+    with pytest.raises(FormulaError, match=r"Ds.*never seen"):
         crystal.get_forces()
 
 

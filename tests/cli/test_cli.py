@@ -159,7 +159,7 @@ def test_train_on_ones_own_cifs_then_generate(tmp_path):
     for number, a in enumerate((5.4, 5.5, 5.6, 5.7)):
         ase.io.write(folder / f"{number}.cif", bulk("NaCl", "rocksalt", a=a))
     (folder / "broken.cif").write_text("data_x\nnothing\n")
-    (tmp_path / "my.toml").write_text('steps = 5\nbatch_size = 4\nwarmup = 1\nnetwork_options = { width = 16, layers = 1, heads = 2 }\n')
+    (tmp_path / "my.toml").write_text("steps = 5\nbatch_size = 4\nwarmup = 1\nnetwork_options = { width = 16, layers = 1, heads = 2 }\n")
     done = run("train", tmp_path / "my.toml", "--data", folder, "--out", tmp_path / "out", "--device", "cpu")
     assert "1 bad rows skipped" in done.stderr and "broken.cif" in done.stderr
     checkpoint = tmp_path / "out" / "my.safetensors"

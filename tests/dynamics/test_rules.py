@@ -70,7 +70,8 @@ def test_corrector_keeps_the_density_it_samples():
     state = State(one * 14, torch.zeros(count, 3, dtype=torch.float64), y, one.double() * 18, one)
     for _ in range(50):
         found = StepScores(torch.zeros_like(state.frac), -state.y / width**2)
-        noise = noise_of_step([np.concatenate([np.zeros(3), row, np.zeros(2)]) for row in torch.randn(count, 6, generator=generator).numpy()])
+        rows = torch.randn(count, 6, generator=generator).numpy()
+        noise = noise_of_step([np.concatenate([np.zeros(3), row, np.zeros(2)]) for row in rows])
         state = correct(state, found, noise, SCHEDULE, t, 0.2)
     assert state.y.std().item() == pytest.approx(float(width), rel=0.04)
 

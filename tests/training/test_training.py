@@ -127,7 +127,7 @@ def test_processes_share_an_epoch_without_overlap():
 
 def test_recipes_are_read_and_checked(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text('steps = 7\nlearning_rate = 1\nnetwork_options = { width = 64 }\n')
+    path.write_text("steps = 7\nlearning_rate = 1\nnetwork_options = { width = 64 }\n")
     recipe = Recipe.read(path)
     assert (recipe.name, recipe.steps, recipe.learning_rate) == ("mine", 7, 1.0)
     assert recipe.hash != Recipe(name="mine").hash
