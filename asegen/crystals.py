@@ -39,6 +39,8 @@ class CrystalBatch:
     @property
     def index(self) -> Tensor:
         """Crystal that each atom belongs to, shape (n,), int64."""
+        if len(self) == 1:
+            return torch.zeros_like(self.species)
         crystals = torch.arange(len(self), device=self.num_atoms.device)
         return torch.repeat_interleave(crystals, self.num_atoms, output_size=len(self.species))
 

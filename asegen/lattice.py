@@ -13,6 +13,8 @@ Everything here works on batches of tensors, shape ``(..., 3, 3)``.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -134,5 +136,10 @@ def _rebuild(vectors: Tensor, values: Tensor) -> Tensor:
 
 
 def _weights(like: Tensor) -> Tensor:
+    return _weights_in(like.dtype, like.device)
+
+
+@cache
+def _weights_in(dtype: torch.dtype, device: torch.device) -> Tensor:
     root = 2.0**0.5
-    return torch.tensor([1.0, 1.0, 1.0, root, root, root], dtype=like.dtype, device=like.device)
+    return torch.tensor([1.0, 1.0, 1.0, root, root, root], dtype=dtype, device=device)

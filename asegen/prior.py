@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -58,9 +57,13 @@ def atomic_volumes() -> np.ndarray:
 
 def reference_volume(species: Tensor, index: Tensor, count: int) -> Tensor:
     """Sum of atomic volumes per crystal, shape (count,), Å³, float64."""
-    table = torch.from_numpy(atomic_volumes()).to(species.device)
-    volumes = torch.nan_to_num(table[species], nan=18.0)
+    volumes = _volume_table(species.device)[species]
     return torch.zeros(count, dtype=torch.float64, device=species.device).index_add_(0, index, volumes)
+
+
+@cache
+def _volume_table(device: torch.device) -> Tensor:
+    return torch.from_numpy(np.nan_to_num(atomic_volumes(), nan=18.0)).to(device)
 
 
 def lattice_coordinates(cell: Tensor, volume: Tensor) -> Tensor:
@@ -111,11 +114,15 @@ def lattice_tangent_of(log_change: Tensor) -> Tensor:
 
 
 def _whitening(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    def tensor(values: Sequence) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device)
+    return _whitening_in(like.dtype, like.device)
 
+
+@cache
+def _whitening_in(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     table = _table()
-    return tensor(ISO_BASIS), tensor(table["lattice_mean"]), tensor(table["lattice_std"])
+    values = (ISO_BASIS, table["lattice_mean"], table["lattice_std"])
+    basis, mean, std = (torch.tensor(value, dtype=dtype, device=device) for value in values)
+    return basis, mean, std
 
 
 def random_crystal(formula: str, units: int = 1, seed: int | None = None) -> Atoms:

@@ -63,6 +63,8 @@ class DenseNetwork(nn.Module):
 
     def encode(self, inputs: NetworkInput) -> tuple[Tensor, Tensor]:
         """Vectors of atoms, shape (n, width), and of crystals, shape (b, 3 width); equal sizes are computed together."""
+        if len(inputs.num_atoms) == 1:
+            return self._encode_equal(inputs)
         sizes = torch.unique(inputs.num_atoms).tolist()
         if len(sizes) == 1:
             return self._encode_equal(inputs)
@@ -148,7 +150,7 @@ class PairFeatures(nn.Module):
         images = self.images.to(frac.dtype)
         slanted = delta @ metric[:, None]
         own = (slanted * delta).sum(-1)
-        lengths = torch.einsum("ki,bij,kj->bk", images, metric, images)
+        lengths = ((images @ metric) * images).sum(-1)
         squared = own[..., None] + 2 * slanted @ images.T + lengths[:, None, None]
         size = frac.shape[1]
         itself = torch.eye(size, dtype=torch.bool, device=frac.device)[..., None] & torch.all(images == 0, dim=-1)
