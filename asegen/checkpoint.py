@@ -15,13 +15,14 @@ The header (metadata key ``asegen``) holds all that is needed to rebuild the mod
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -46,7 +47,7 @@ class Checkpoint:
     system: DiffusionSystem
     header: dict[str, Any]
     hash: str
-    """First 16 hex digits of the file's SHA-256."""
+    """The letter c and the first 16 hex digits of the file's SHA-256."""
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -87,8 +88,10 @@ def packaged() -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder.glob(f"*{_SUFFIX}"))}
 
 
-def load_checkpoint(source: str | Path | Checkpoint = "default", device: str | torch.device = "cpu") -> Checkpoint:
+def load_checkpoint(source: str | Path | Checkpoint = "default", device: str | torch.device | None = None) -> Checkpoint:
     """Load a packaged checkpoint by name, or one from a path; loaded files are remembered per process.
+
+    A loaded checkpoint is handed through, moved to `device` if one is named and it is elsewhere; files go to the CPU by default.
 
     Raises
     ------
@@ -96,13 +99,15 @@ def load_checkpoint(source: str | Path | Checkpoint = "default", device: str | t
         No such name or file, not a safetensors file, damaged, not one of ours, or of a newer format.
     """
     if isinstance(source, Checkpoint):
-        return source
+        if device is None or source.system.barred.device == torch.empty(0, device=device).device:
+            return source
+        return replace(source, system=copy.deepcopy(source.system).to(device))
     known = packaged()
     path = known.get(str(source)) or Path(source)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {str(source)!r}: neither a file nor one of the packaged names ({', '.join(known) or 'none'})")
     stat = path.stat()
-    return _load(path.resolve(), str(device), stat.st_mtime_ns, stat.st_size)
+    return _load(path.resolve(), str(device or "cpu"), stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=8)
@@ -116,12 +121,20 @@ def _load(path: Path, device: str, _changed: int, _size: int) -> Checkpoint:
         weights = load(content)
         network = build_network(header["network"]["name"], header["network"]["options"])
         schedule = Schedule(**header["schedule"])
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
+        # constants are the ones this version builds; only what was trained comes from the file
+        trained = {name: value.float() for name, value in weights.items() if name in dict(network.named_parameters())}
+        network.load_state_dict({**network.state_dict(), **trained})
+        missing = set(dict(network.named_parameters())) - set(trained)
+        if missing:
+            raise ValueError(f"weights are missing: {', '.join(sorted(missing)[:3])}")
+        system = DiffusionSystem(network, schedule, known=[int(z) for z in header["data"]["elements"]])
+        int(header["data"]["max_atoms"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} is damaged: {reason}") from error
-    system = DiffusionSystem(network, schedule, known=[int(z) for z in header["data"]["elements"]]).to(device).eval().requires_grad_(False)
-    return Checkpoint(system, header, hashlib.sha256(content).hexdigest()[:16], path)
+    system = system.to(device).eval().requires_grad_(False)
+    # starts with a letter: text that looks like a number comes back from extxyz as one
+    return Checkpoint(system, header, "c" + hashlib.sha256(content).hexdigest()[:16], path)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -170,7 +183,7 @@ def save_checkpoint(path: str | Path, system: DiffusionSystem, header: dict[str,
     from safetensors.torch import save
 
     header = {"format": FORMAT, "system": "diffusion", "schedule": asdict(system.schedule), **header}
-    weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in system.network.state_dict().items()}
+    weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in system.network.named_parameters()}
     with replacing(path) as stream:
         stream.write(save(weights, metadata={"asegen": json.dumps(header)}))
 

@@ -25,6 +25,10 @@ def resolve_device(device: str | torch.device | None = None) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise AsegenError(f"unknown device {str(device)!r}; known are 'cpu', 'cuda', 'cuda:1', …") from error
+    if found.type not in ("cpu", "cuda"):
+        raise AsegenError(f"device {str(device)!r} cannot be used: coordinates need double precision; known are 'cpu' and 'cuda'")
+    if found.type == "cuda" and torch.cuda.is_available() and (found.index or 0) >= torch.cuda.device_count():
+        raise AsegenError(f"device {str(device)!r} was asked for, but there are only {torch.cuda.device_count()} GPUs")
     if found.type == "cuda" and not torch.cuda.is_available():
         raise AsegenError(f"device {str(device)!r} was asked for, but torch {torch.__version__} sees no GPU here")
     return found

@@ -61,7 +61,8 @@ class RunFolder:
     @property
     def fingerprint(self) -> str:
         """Hash of the request."""
-        return hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()[:16]
+        # starts with a letter: text that looks like a number comes back from extxyz as one
+        return "r" + hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()[:16]
 
     def done(self) -> dict[int, Atoms]:
         """Crystals that an earlier, killed run of the same request had finished, by position."""

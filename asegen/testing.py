@@ -153,9 +153,8 @@ def check_score_calculator(
         if cell_choice:
             moved = crystal.copy()
             moved.set_cell(np.array([[1, 1, 0], [0, 1, 0], [0, -1, 1]]) @ crystal.cell.array, scale_atoms=False)
-            other, other_stress = evaluate(moved)
-            same("forces depend on the choice of cell", other, forces, size)
-            same("stress depends on the choice of cell", other_stress, stress, press)
+            # (not the stress: the lattice's noise is measured in the frame of the lattice vectors)
+            same("forces depend on the choice of cell", evaluate(moved)[0], forces, size)
         if len(crystal) > 1:
             same("forces do not sum to zero", forces.sum(0), np.zeros(3), size)
     for first, second in itertools.pairwise(seen):

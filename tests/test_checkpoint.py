@@ -19,7 +19,7 @@ def test_weights_and_header_survive(tmp_path):
     for name, value in system.network.state_dict().items():
         assert torch.equal(loaded.system.network.state_dict()[name], value)
     assert loaded.header["schedule"]["sigma_max"] == system.schedule.sigma_max
-    assert loaded.name == "small" and loaded.max_atoms == 20 and len(loaded.hash) == 16
+    assert loaded.name == "small" and loaded.max_atoms == 20 and len(loaded.hash) == 17
     assert load_checkpoint(path) is loaded  # remembered
     save_checkpoint(path, DiffusionSystem(shaken_network(seed=1, **OPTIONS)), small_header(options=OPTIONS))
     assert load_checkpoint(path) is not loaded  # but a changed file is read again

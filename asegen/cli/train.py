@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..datasets.convert import convert
-from ..errors import MissingPackageError
+from ..errors import AsegenError, MissingPackageError
 from ..training.recipe import Recipe
 
 
@@ -31,9 +31,15 @@ def run_train(
     console = Console(stderr=True)
     arrays = to_arrays(data, out, recipe, console)
     held = to_arrays(validation, out, recipe, console) if validation else None
-    target = train(
-        recipe, arrays, out, validation=held, device=device, devices=devices, resume=not fresh, progress=True, max_minutes=minutes
-    )
+    try:
+        target = train(
+            recipe, arrays, out, validation=held, device=device, devices=devices, resume=not fresh, progress=True, max_minutes=minutes
+        )
+    except Exception as error:
+        # Lightning's own words for a device that is not there
+        if type(error).__name__ == "MisconfigurationException":
+            raise AsegenError(f"cannot train with --device {device} --devices {devices}: {error}") from error
+        raise
     console.print(f"[green]{target}[/green]: use it with [bold]asegen generate … --checkpoint {target}[/bold]")
 
 
@@ -41,7 +47,8 @@ def to_arrays(sources: list[Path], out: Path, recipe: Recipe, console: Console) 
     """Training arrays of the sources: themselves if they are arrays, else converted once into `out`."""
     if len(sources) == 1 and (sources[0] / "meta.json").is_file():
         return sources[0]
-    signature = [[str(s.resolve()), s.stat().st_mtime_ns if s.exists() else 0] for s in sources]
+    files = [file for s in sources for file in ([s, *sorted(s.rglob("*"))] if s.is_dir() else [s])]
+    signature = [[str(file.resolve()), file.stat().st_mtime_ns if file.exists() else 0] for file in files]
     key = hashlib.sha256(repr((signature, recipe.max_atoms)).encode()).hexdigest()[:12]
     folder = out / f"arrays-{key}"
     if not (folder / "meta.json").is_file():

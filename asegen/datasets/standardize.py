@@ -36,6 +36,8 @@ def standard_primitive(cell: np.ndarray, frac: np.ndarray, numbers: np.ndarray, 
             found: Any = spglib.standardize_cell((cell, frac, numbers), to_primitive=True, no_idealize=False, symprec=symprec)  # type: ignore[arg-type]
         except spglib.SpglibError:
             found = None
+    if np.linalg.det(cell) < 0:
+        cell, frac = -cell, -frac
     if found is not None and len(found[2]) == len(numbers):
         volume = abs(np.linalg.det(found[0])) / abs(np.linalg.det(cell))
         if 0.9 < volume < 1.1:
@@ -54,5 +56,7 @@ def niggli(cell: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> Cell:
     change = np.rint(cell @ np.linalg.inv(reduced))
     if abs(abs(np.linalg.det(change)) - 1.0) > 1e-6:
         return cell, frac % 1.0, numbers
+    if np.linalg.det(reduced) < 0:
+        reduced, change = -reduced, -change
     # the reduced axes are integer combinations of the given ones; spglib may turn them, the metric is what counts
     return reduced, (frac @ change) % 1.0, numbers

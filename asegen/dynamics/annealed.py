@@ -91,6 +91,8 @@ class AnnealedLangevin(BaseDynamics):
         self.walk = make_walk(atoms.calc, walk, steps)
         self.schedule: Schedule = getattr(atoms.calc, "schedule", Schedule())
         self.move_cell = not any(isinstance(c, FixAtoms) for c in atoms.constraints) if cell is None else bool(cell)
+        if (atoms.numbers == 0).any():  # else it would change with every element that is revealed
+            atoms.info.setdefault("reference_volume", float(volume_of(atoms, CrystalBatch.from_atoms(atoms))))
         self._noise = draw_noise(self.seed, len(atoms), self.walk.steps * (1 + self.walk.correctors))
         self._times = self.walk.times()
         self._mark()

@@ -104,6 +104,10 @@ class Walk:
     churn: float = 1.0
     snr: float = 0.1
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.correctors < 0 or not 0 <= self.churn <= 1 or self.snr <= 0:
+            raise ValueError(f"{self} is no way down: steps >= 1, correctors >= 0, churn in [0, 1] and snr > 0 are needed")
+
     @classmethod
     def of(cls, entries: dict[str, float]) -> Walk:
         """Walk from plain entries, as a checkpoint's header holds them."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import RecipeError
+from ..errors import MissingPackageError, RecipeError
 from .base import Network, NetworkInput, NetworkOutput
 
 NETWORKS = ("dense", "equivariant", "energy")
@@ -31,6 +31,8 @@ def build_network(name: str, options: dict[str, Any]) -> nn.Module:
         raise RecipeError(f"unknown network {name!r}; known are {', '.join(NETWORKS)}")
     try:
         return kind(**options)
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"network {name!r} needs {error.name}; install it with: pip install 'asegen[equivariant]'") from error
     except TypeError as error:
         raise RecipeError(f"network {name!r}: {error}") from error
 

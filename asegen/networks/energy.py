@@ -12,7 +12,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..lattice import cell_from_log
 from ..prior import log_cell_of
 from .base import NetworkInput, NetworkOutput
 from .dense import DenseNetwork
@@ -60,7 +59,8 @@ class EnergyNetwork(nn.Module):
 
     def _energy(self, inputs: NetworkInput, frac: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         # the cell is rebuilt from y, so that the energy depends on y through all its paths
-        cell = cell_from_log(log_cell_of(y, inputs.volume))
+        # (by the exponential series: derivatives of eigenvectors do not exist for cells with equal axes)
+        cell = torch.linalg.matrix_exp(log_cell_of(y, inputs.volume))
         moved = replace(inputs, frac=frac, lattice=y, cell=cell)
         with torch.autocast(frac.device.type, enabled=False):  # differences of energies need their digits
             atoms, _ = self.inner.encode(moved)

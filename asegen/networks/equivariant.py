@@ -1,7 +1,8 @@
 """The equivariant network: NequIP's interaction layers on the crystal's graph.
 
-Exactly equivariant under rotation, translation, inversion, permutation, the choice of cell and of images; cost linear in
-the number of atoms. The position output is a vector per atom, the lattice output a symmetric strain per crystal.
+Exactly equivariant under rotation, translation, inversion, permutation and the choice of images; its forces do not depend
+on the choice of cell either. Cost linear in the number of atoms. The position output is a vector per atom, the lattice
+output a symmetric strain per crystal.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..crystals import CrystalBatch
+from ..errors import RecipeError
 from ..systems.diffusion import DiffusionSystem
 from .optimizer import MuonAdamW
 from .recipe import Recipe
@@ -74,9 +75,16 @@ class TrainingModule(lightning.LightningModule):
         return rise * max(fall, 0.0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["recipe_hash"] = self.recipe.hash
         checkpoint["average"] = {name: value.cpu() for name, value in self.average.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        found = checkpoint.get("recipe_hash", self.recipe.hash)
+        if found != self.recipe.hash:
+            raise RecipeError(
+                f"the unfinished run there follows another recipe ({found}, this one is {self.recipe.hash}); "
+                "train into another folder, or start anew (--fresh)"
+            )
         self.average = dict(checkpoint["average"])
 
     def _swap(self) -> None:

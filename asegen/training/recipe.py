@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..dynamics.rules import Walk
 from ..errors import RecipeError
+from ..kernels import Schedule
 from ..networks import NETWORKS
 
 
@@ -65,6 +67,10 @@ class Recipe:
             raise RecipeError(f"recipe {self.name!r}: unknown system {self.system!r}; known is 'diffusion'")
         if self.network not in NETWORKS:
             raise RecipeError(f"recipe {self.name!r}: unknown network {self.network!r}; known are {', '.join(NETWORKS)}")
+        for entry, kind in (("schedule", Schedule), ("walk", Walk)):
+            unknown = set(getattr(self, entry)) - {f.name for f in dataclasses.fields(kind)}
+            if unknown:
+                raise RecipeError(f"recipe {self.name!r}: {entry} has no entry {', '.join(sorted(unknown))}")
         for entry in ("steps", "batch_size", "max_atoms"):
             if getattr(self, entry) < 1:
                 raise RecipeError(f"recipe {self.name!r}: {entry} = {getattr(self, entry)} must be at least 1")

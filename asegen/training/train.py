@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from ..checkpoint import load_checkpoint, save_checkpoint
+from ..checkpoint import load_checkpoint, read_header, save_checkpoint
 from ..crystals import CrystalBatch
 from ..datasets import CrystalArrays
-from ..errors import DataError
+from ..errors import DataError, RecipeError
 from ..kernels import Schedule
 from ..networks import build_network
 from ..prior import atomic_volumes
@@ -46,6 +46,17 @@ class _ByList(torch.utils.data.Dataset):
         return self.arrays.batch(self.chosen[batch])
 
 
+class _StopAfter(lightning.Callback):
+    """Ends a run, not the training, after some minutes."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if time.monotonic() > self.end:
+            trainer.should_stop = True
+
+
 def train(
     recipe: Recipe,
     data: str | Path,
@@ -53,7 +64,7 @@ def train(
     *,
     validation: str | Path | None = None,
     device: str = "auto",
-    devices: int | str = "auto",
+    devices: int | str = 1,
     resume: bool = True,
     progress: bool = True,
     max_minutes: float | None = None,
@@ -71,7 +82,7 @@ def train(
     device : str
         ``auto``, ``cpu``, ``gpu``.
     devices : int or "auto"
-        Number of processes (several GPUs: distributed data parallel).
+        Number of processes (several GPUs: distributed data parallel); "auto": all GPUs.
     resume : bool
         Go on from ``last.ckpt`` in `out` if it is there.
     progress : bool
@@ -90,6 +101,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     arrays = CrystalArrays.open(data)
     chosen = np.nonzero(arrays.num_atoms <= recipe.max_atoms)[0]
+    if len(chosen) == 1 and validation is None:
+        raise DataError(f"{data}: one crystal cannot be both trained and validated on")
     if not len(chosen):
         raise DataError(f"{data}: no crystal has at most {recipe.max_atoms} atoms")
     if validation is not None:
@@ -100,30 +113,41 @@ def train(
         shuffled = np.random.default_rng(recipe.seed).permutation(chosen)
         count = max(1, len(chosen) // 20) if len(chosen) > 1 else 0
         held, chosen = np.sort(shuffled[:count]), np.sort(shuffled[count:])
+    if not len(held):
+        raise DataError(f"{validation}: no crystal to validate on has at most {recipe.max_atoms} atoms")
     held = np.random.default_rng(0).permutation(held)[:VALIDATION_CRYSTALS]
 
     torch.manual_seed(recipe.seed)
     network_info: dict[str, Any]
+    base_schedule: dict[str, Any] = {}
     if recipe.initial:
         start = load_checkpoint(recipe.initial)
         network = build_network(start.header["network"]["name"], start.header["network"]["options"])
         network.load_state_dict(start.system.network.state_dict())
         network_info = start.header["network"]
+        base_schedule = start.header["schedule"]
+        if recipe.network_options and recipe.network_options != network_info["options"]:
+            raise RecipeError(f"recipe {recipe.name!r}: network_options differ from those of the initial checkpoint {recipe.initial!r}")
     else:
         network = build_network(recipe.network, recipe.network_options)
         network_info = {"name": recipe.network, "options": recipe.network_options}
-    system = DiffusionSystem(network, Schedule(**recipe.schedule), recipe.free_share)
+    system = DiffusionSystem(network, Schedule(**{**base_schedule, **recipe.schedule}), recipe.free_share)
     module = TrainingModule(system, recipe)
 
-    if not resume:
-        for log in out.glob("log*/metrics.csv"):
-            log.unlink()
+    target, state = out / f"{recipe.name}.safetensors", out / "last.ckpt"
+    if not resume and int(os.environ.get("LOCAL_RANK", 0)) == 0:  # other processes of this run start with it set
+        for old in (state, target, *out.glob("log*/metrics.csv")):
+            old.unlink(missing_ok=True)
+    if _finished(target, recipe):
+        return target
     # a logger empties its folder when it starts, so every run gets its own; they are merged at the end
     logger = CSVLogger(str(out), name="", version=f"log{len(list(out.glob('log*/metrics.csv')))}")
     keeper = ModelCheckpoint(
         str(out), filename="last", every_n_train_steps=save_every, save_on_train_epoch_end=True, enable_version_counter=False
     )
     callbacks: list[lightning.Callback] = [keeper]
+    if max_minutes is not None:
+        callbacks.append(_StopAfter(max_minutes))
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     warnings.filterwarnings("ignore", message=".*not resumable.*|.*logging interval.*|.*Checkpoint directory.*")
@@ -135,7 +159,6 @@ def train(
         precision=recipe.precision,  # type: ignore[arg-type]
         max_steps=recipe.steps,
         max_epochs=-1,
-        max_time=None if max_minutes is None else timedelta(minutes=max_minutes),
         gradient_clip_val=recipe.clip,
         logger=logger,
         callbacks=callbacks,
@@ -151,7 +174,8 @@ def train(
         arrays.num_atoms[chosen], recipe.batch_size, seed=recipe.seed, rank=rank, world=world, done=lambda: trainer.global_step
     )
     held_sampler = SizeGroupedBatches(held_arrays.num_atoms[held], recipe.batch_size, seed=0, rank=rank, world=world)
-    state = out / "last.ckpt"
+    if not len(sampler) or not len(held_sampler):
+        raise DataError(f"{len(chosen)} crystals to train on and {len(held)} to validate on are too few for {world} processes")
     began = time.monotonic()
     trainer.fit(
         module,
@@ -160,6 +184,9 @@ def train(
         ckpt_path=str(state) if resume and state.is_file() else None,
         weights_only=True,
     )
+    trainer.save_checkpoint(state)
+    if trainer.global_step < recipe.steps:
+        logging.getLogger("asegen").warning("stopped after %d of %d steps; train again to go on", trainer.global_step, recipe.steps)
     system.network.load_state_dict({name: value.cpu() for name, value in module.average.items()})
     header = {
         "name": recipe.name,
@@ -175,12 +202,18 @@ def train(
         },
         "metrics": {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val_")},
     }
-    target = out / f"{recipe.name}.safetensors"
     if trainer.is_global_zero:
         save_checkpoint(target, system, header)
         merge_logs(out)
         plot_curves(out / "metrics.csv", out / "curves.png", title=recipe.name)
     return target
+
+
+def _finished(target: Path, recipe: Recipe) -> bool:
+    if not target.is_file():
+        return False
+    training = read_header(target)["training"]
+    return training["recipe_hash"] == recipe.hash and training["steps"] >= recipe.steps
 
 
 def describe_data(arrays: CrystalArrays, chosen: np.ndarray, recipe: Recipe) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def test_the_calculator_keeps_its_contract(small, crystal):
 
 
 def test_the_equivariant_one_does_not_see_the_choice_of_cell(small_equivariant, crystal):
-    check_score_calculator(ScoreCalculator(small_equivariant), crystal, tolerance=2e-3)
+    check_score_calculator(ScoreCalculator(small_equivariant), crystal, tolerance=2e-3, cell_choice=True)
 
 
 def test_the_checks_catch_a_calculator_that_is_wrong(small, crystal):
@@ -167,7 +167,12 @@ def test_a_filter_without_cell_leaves_the_cell_alone(rocksalt):
     assert np.allclose(atoms.cell.array, rocksalt.cell.array)
 
 
-def test_the_energy_calculator_has_energy_forces_and_stress_that_agree(small_energy, crystal):
+@pytest.mark.parametrize("shape", ["skewed", "fcc", "cubic"])  # equal axes: eigenvectors of the metric are not unique
+def test_the_energy_calculator_has_energy_forces_and_stress_that_agree(small_energy, crystal, shape):
+    if shape == "fcc":
+        crystal.set_cell(4.0 * (1 - np.eye(3)), scale_atoms=True)
+    elif shape == "cubic":
+        crystal.set_cell([4.0, 4.0, 4.0], scale_atoms=True)
     crystal.calc = EnergyScoreCalculator(small_energy, sigma=0.8)
     energy, forces, stress = crystal.get_potential_energy(), crystal.get_forces(), crystal.get_stress(voigt=False)
     assert math.isfinite(energy)

@@ -36,6 +36,7 @@ def scores(name: str, batch: CrystalBatch, time: float = 0.4):
 
 def close(found, expected, tolerance=2e-4):
     for a, b in zip(found, expected, strict=True):
+        assert not a.isnan().any() and not b.isnan().any()
         a, b = a.nan_to_num(neginf=0), b.nan_to_num(neginf=0)
         assert (a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-6)
 
