@@ -10,12 +10,13 @@ charge balance        SMACT's validity with its 2014 oxidation states, metals an
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from ase.data import atomic_masses
 
-from asegen import generate
+from asegen import generate, load_checkpoint
 from asegen.datasets import CrystalArrays
 from asegen.report import summarize
 
@@ -31,13 +32,18 @@ def main():
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--walk", nargs="*", help="steps=50 temperature=0.7 …; default: the checkpoint's")
     parser.add_argument("--data", help="training arrays to compare with")
     parser.add_argument("--picture")
     parser.add_argument("--json")
     args = parser.parse_args()
 
     start = time.time()
-    crystals = generate(n=args.n, seed=args.seed, checkpoint=args.checkpoint)
+    checkpoint = load_checkpoint(args.checkpoint)
+    if args.walk:
+        walk = dict(entry.split("=") for entry in args.walk)
+        checkpoint = replace(checkpoint, header={**checkpoint.header, "walk": {key: float(value) for key, value in walk.items()}})
+    crystals = generate(n=args.n, seed=args.seed, checkpoint=checkpoint)
     seconds = time.time() - start
     rows = [summarize(atoms) for atoms in crystals]
     formulas = [atoms.symbols.formula.reduce()[0].format("metal") for atoms in crystals]

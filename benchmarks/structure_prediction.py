@@ -57,6 +57,7 @@ def main():
     parser.add_argument("-n", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--walk", action="append", help="steps,correctors,churn,snr[,...]; may be repeated; default: the checkpoint's")
+    parser.add_argument("--data-name", help="what FILE is, for the table; default: its name")
     parser.add_argument("--max-atoms", type=int, default=20)
     parser.add_argument("--json")
     parser.add_argument("--processes", type=int, default=2)
@@ -91,7 +92,8 @@ def main():
         results.append(result)
         print(json.dumps(result), flush=True)
     if args.json:
-        Path(args.json).write_text(json.dumps({"file": Path(args.file).name, "checkpoint": args.checkpoint, "results": results}, indent=1))
+        table = {"data": args.data_name or Path(args.file).name, "checkpoint": args.checkpoint, "results": results}
+        Path(args.json).write_text(json.dumps(table, indent=1))
 
 
 if __name__ == "__main__":

@@ -35,9 +35,9 @@ def main():
     for path in args.prediction:
         table = json.loads(Path(path).read_text())
         for result in table["results"]:
-            key = f"structure prediction on {table['file']}, n = {result['n']}, {result['evaluations']} evaluations"
+            key = f"structure prediction on {table['data']}, n = {result['n']}, {result['evaluations']} evaluations"
             metrics[key] = {k: result[k] for k in ("match", "rms<.2", "rms<.1", "mean rms")}
-            tables.append((table["file"], result))
+            tables.append((table["data"], result))
     for path in args.de_novo:
         metrics["de novo"] = json.loads(Path(path).read_text())
     header["metrics"] = metrics
@@ -68,7 +68,7 @@ def main():
             "Structure prediction: formula and number of atoms given, random start, one sample each; pymatgen StructureMatcher (ltol 0.3,",
             "stol 0.5, angle_tol 10); shares in % of all structures, rms in (V/N)^(1/3). `benchmarks/structure_prediction.py`.",
             "",
-            "| file | n | evaluations | churn | correctors | " + " | ".join(columns) + " |",
+            "| data | n | evaluations | churn | correctors | " + " | ".join(columns) + " |",
             "|---|---|---|---|---|" + "---|" * len(columns),
         ]
         for file, result in tables:

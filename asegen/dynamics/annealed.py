@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -123,8 +124,7 @@ class AnnealedLangevin(BaseDynamics):
         if wanted != found:
             raise AsegenError(f"{trajectory} was made with checkpoint {wanted}, not with {found}; load that one to go on")
         atoms.calc = calc
-        steps, correctors, churn, snr = info["walk"]
-        walk = Walk(int(steps), int(correctors), float(churn), float(snr))
+        walk = Walk.of_values(info["walk"])
         cell = bool(info.get("cell_moves", True))
         dynamics = cls(atoms, seed=info["seed"], walk=walk, trajectory=str(trajectory), append_trajectory=True, cell=cell, **kwargs)
         dynamics.nsteps = int(info["step"])
@@ -142,7 +142,7 @@ class AnnealedLangevin(BaseDynamics):
             "type": "generation",
             "dynamics": type(self).__name__,
             "seed": self.seed,
-            "walk": [self.walk.steps, self.walk.correctors, self.walk.churn, self.walk.snr],
+            "walk": self.walk.values(),
         }
 
     def irun(self, steps: int | None = None) -> Iterator[bool]:
@@ -178,7 +178,7 @@ class AnnealedLangevin(BaseDynamics):
         now, then = self._times[self.nsteps], self._times[self.nsteps + 1]
         row = self.nsteps * (1 + self.walk.correctors)
         scores = self._scores(now)
-        self._apply(lambda state, noise: predict(state, scores, noise, self.schedule, now, then, self.walk.churn), row)
+        self._apply(lambda state, noise: predict(state, scores, noise, self.schedule, now, then, self.walk), row)
         for number in range(1, self.walk.correctors + 1 if then > 0 else 1):
             scores = self._scores(then)
             self._apply(lambda state, noise: correct(state, scores, noise, self.schedule, then, self.walk.snr), row + number)  # noqa: B023
@@ -241,7 +241,7 @@ class AnnealedLangevin(BaseDynamics):
             step=self.nsteps,
             steps=self.walk.steps,
             sigma=self.sigma,
-            walk=[float(x) for x in (self.walk.steps, self.walk.correctors, self.walk.churn, self.walk.snr)],
+            walk=self.walk.values(),
             cell_moves=self.move_cell,
         )
         for key in ("checkpoint", "checkpoint_hash"):
@@ -257,7 +257,7 @@ class ReverseODE(AnnealedLangevin):
 
     def __init__(self, atoms: Atoms, seed: int | None = None, steps: int | None = None, *, walk: Walk | None = None, **kwargs: Any) -> None:
         base = make_walk(atoms.calc, walk, steps)
-        super().__init__(atoms, seed, walk=Walk(base.steps, 0, 0.0, base.snr), **kwargs)
+        super().__init__(atoms, seed, walk=replace(base, correctors=0, churn=0.0), **kwargs)
 
 
 def make_walk(calc: Any, walk: Walk | None = None, steps: int | None = None) -> Walk:
@@ -274,5 +274,5 @@ def make_walk(calc: Any, walk: Walk | None = None, steps: int | None = None) -> 
     if steps is not None:
         if isinstance(steps, bool) or int(steps) != steps or steps < 1:
             raise ValueError(f"steps = {steps!r} must be a whole number of at least 1")
-        walk = Walk(int(steps), walk.correctors, walk.churn, walk.snr)
+        walk = replace(walk, steps=int(steps))
     return walk

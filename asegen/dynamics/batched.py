@@ -94,7 +94,7 @@ def _walk_down(
     for k in range(walk.steps):
         row = k * (1 + walk.correctors)
         fresh = noise_of_step([rows[row] for rows in noise], device)
-        state = predict(state, scores(state, times[k]), fresh, system.schedule, times[k], times[k + 1], walk.churn)
+        state = predict(state, scores(state, times[k]), fresh, system.schedule, times[k], times[k + 1], walk)
         for number in range(1, walk.correctors + 1 if times[k + 1] > 0 else 1):
             fresh = noise_of_step([rows[row + number] for rows in noise], device)
             state = correct(state, scores(state, times[k + 1]), fresh, system.schedule, times[k + 1], walk.snr)

@@ -8,7 +8,7 @@ ASE dynamics for one ``Atoms`` and the batched one for thousands, call these fun
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -97,30 +97,38 @@ class Walk:
         deterministic probability-flow ODE.
     snr : float
         Size of a corrector step: root mean square of its drift over the blur.
+    temperature : float
+        Of the elements' distribution, ``p^(1/temperature)``: below 1 likely elements, and those already there, win more often.
     """
 
     steps: int = 50
     correctors: int = 0
     churn: float = 1.0
     snr: float = 0.1
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.correctors < 0 or not 0 <= self.churn <= 1 or self.snr <= 0:
-            raise ValueError(f"{self} is no way down: steps >= 1, correctors >= 0, churn in [0, 1] and snr > 0 are needed")
+        if self.steps < 1 or self.correctors < 0 or not 0 <= self.churn <= 1 or self.snr <= 0 or self.temperature <= 0:
+            raise ValueError(f"{self} is no way down: steps >= 1, correctors >= 0, churn in [0, 1], snr > 0 and temperature > 0 are needed")
 
     @classmethod
     def of(cls, entries: dict[str, float]) -> Walk:
         """Walk from plain entries, as a checkpoint's header holds them."""
-        known = {"steps": int, "correctors": int, "churn": float, "snr": float}
+        known = {"steps": int, "correctors": int, "churn": float, "snr": float, "temperature": float}
         return cls(**{key: kind(entries[key]) for key, kind in known.items() if key in entries})  # type: ignore[arg-type]
 
     def times(self) -> list[float]:
         """Levels as times, from (almost) 1 to 0, ``steps + 1`` values."""
         return [min(1.0 - k / self.steps, TIME_MAX) for k in range(self.steps + 1)]
 
-    def level_of_call(self, call: int) -> int:
-        """Step that the network evaluation number `call` belongs to."""
-        return call // (1 + self.correctors)
+    def values(self) -> list[float]:
+        """All entries in order, as trajectories keep them; ``Walk.of_values`` undoes it."""
+        return [float(x) for x in astuple(self)]
+
+    @classmethod
+    def of_values(cls, values: Sequence[float]) -> Walk:
+        """Walk from :meth:`values`."""
+        return cls.of(dict(zip((f.name for f in fields(cls)), values, strict=True)))
 
     @property
     def calls(self) -> int:
@@ -151,7 +159,7 @@ def noise_of_step(rows: Sequence[np.ndarray], device: torch.device | str = "cpu"
     return StepNoise(*(torch.from_numpy(x).to(device) for x in (position, lattice, uniform)))
 
 
-def predict(state: State, scores: StepScores, noise: StepNoise, schedule: Schedule, now: float, then: float, churn: float) -> State:
+def predict(state: State, scores: StepScores, noise: StepNoise, schedule: Schedule, now: float, then: float, walk: Walk) -> State:
     """Predictor: from level `now` to the lower level `then` with the scores at `now`.
 
     Positions and lattice take the step of Song, Meng and Ermon (DDIM, eq. 12): the clean value that the score implies,
@@ -164,7 +172,7 @@ def predict(state: State, scores: StepScores, noise: StepNoise, schedule: Schedu
     if then <= 0:
         sigma = torch.stack([sigma[0], sigma[1] * 0])
     width = schedule.frac_width(sigma[:, None], state.num_atoms[None, :])[:, index][:, :, None]
-    fresh = churn * width[1] * (1 - (width[1] / width[0]) ** 2).clamp(min=0).sqrt()
+    fresh = walk.churn * width[1] * (1 - (width[1] / width[0]) ** 2).clamp(min=0).sqrt()
     kept = (width[1] ** 2 - fresh**2).clamp(min=0).sqrt()
     frac = state.frac + (width[0] ** 2 - kept * width[0]) * scores.position + fresh * noise.position
 
@@ -173,14 +181,24 @@ def predict(state: State, scores: StepScores, noise: StepNoise, schedule: Schedu
     # six spreads of the data: far outside what any crystal has
     clean = ((state.y - spread[0] * eps) / alpha[0]).clamp(-6.0, 6.0)
     ratio = ((1 - (alpha[0] * spread[1] / (alpha[1] * spread[0])) ** 2).clamp(min=0)).sqrt()
-    fresh_y = churn * spread[1] * ratio
+    fresh_y = walk.churn * spread[1] * ratio
     kept_y = (spread[1] ** 2 - fresh_y**2).clamp(min=0).sqrt()
     y = alpha[1] * clean + kept_y * eps + fresh_y * noise.lattice
 
-    return replace(state, frac=frac, y=y, species=reveal(state.species, scores.elements, noise.uniform, schedule, now, then))
+    return replace(
+        state, frac=frac, y=y, species=reveal(state.species, scores.elements, noise.uniform, schedule, now, then, walk.temperature)
+    )
 
 
-def reveal(species: Tensor, logits: Tensor | None, uniform: Tensor, schedule: Schedule, now: float, then: float) -> Tensor:
+def reveal(
+    species: Tensor,
+    logits: Tensor | None,
+    uniform: Tensor,
+    schedule: Schedule,
+    now: float,
+    then: float,
+    temperature: float = 1.0,
+) -> Tensor:
     """Hidden elements decided on the way from level `now` to `then`, shape (n,)."""
     hidden = species == MASK
     if logits is None or not bool(hidden.any()):
@@ -188,7 +206,7 @@ def reveal(species: Tensor, logits: Tensor | None, uniform: Tensor, schedule: Sc
     t = torch.tensor([now, then], dtype=torch.float64, device=uniform.device)
     hiding = schedule.hiding(t)
     chance = reveal_probability(hiding[0], hiding[1]) if then > 0 else torch.ones_like(hiding[0])
-    probability = torch.softmax(logits.double(), -1)
+    probability = torch.softmax(logits.double() / temperature, -1)
     probability[:, MASK] = 0.0
     cumulative = probability.cumsum(-1)
     drawn = torch.searchsorted(cumulative, (uniform[:, 1:] * cumulative[:, -1:]).contiguous())[:, 0].clamp(1, 118)

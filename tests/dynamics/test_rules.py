@@ -29,7 +29,7 @@ def gaussian_walk(churn: float, correctors: int = 0, steps: int = 60, count: int
     rows = [draw_noise(seed, 1, steps * (1 + correctors)) for seed in range(count)]
     for k in range(steps):
         row = k * (1 + correctors)
-        state = predict(state, scores(state, times[k]), noise_of_step([r[row] for r in rows]), SCHEDULE, times[k], times[k + 1], churn)
+        state = predict(state, scores(state, times[k]), noise_of_step([r[row] for r in rows]), SCHEDULE, times[k], times[k + 1], walk)
         for extra in range(1, correctors + 1 if times[k + 1] > 0 else 1):
             fresh = noise_of_step([r[row + extra] for r in rows])
             state = correct(state, scores(state, times[k + 1]), fresh, SCHEDULE, times[k + 1], walk.snr)
@@ -55,7 +55,7 @@ def test_positions_of_a_known_crystal_are_found_from_any_noise():
         sigma = SCHEDULE.sigma(torch.tensor([times[k]], dtype=torch.float64))
         width = SCHEDULE.frac_width(sigma, state.num_atoms)
         found = StepScores(wrapped_normal_score(state.frac - clean, width[:, None]), torch.zeros_like(state.y))
-        state = predict(state, found, noise_of_step([noise[k]]), SCHEDULE, times[k], times[k + 1], 1.0)
+        state = predict(state, found, noise_of_step([noise[k]]), SCHEDULE, times[k], times[k + 1], walk)
     delta = state.frac - clean
     assert (delta - delta.round()).abs().max() < 1e-6
 
@@ -97,6 +97,8 @@ def test_hidden_elements_are_drawn_from_the_distribution_and_all_revealed_at_the
     partly = reveal(torch.zeros(count, dtype=torch.int64), logits, uniform, SCHEDULE, 0.8, 0.6)
     hiding = SCHEDULE.hiding(torch.tensor([0.8, 0.6], dtype=torch.float64))
     assert (partly == 0).double().mean().item() == pytest.approx(float(hiding[1] / hiding[0]), abs=0.01)
+    cold = reveal(torch.zeros(count, dtype=torch.int64), logits, uniform, SCHEDULE, 0.5, 0.0, temperature=0.5)
+    assert (cold == 26).double().mean().item() == pytest.approx(0.9, abs=0.01)  # 0.75² / (0.75² + 0.25²)
     known = torch.full((count,), 14)
     assert (reveal(known, logits, uniform, SCHEDULE, 0.5, 0.0) == 14).all()
 
