@@ -143,8 +143,9 @@ def check_atoms(atoms: Atoms, what: str = "the crystal") -> None:
         raise CrystalError(f"{what} has no atoms")
     if not np.all(atoms.pbc):
         raise CrystalError(f"{what} is not periodic in all three directions (pbc = {atoms.pbc.tolist()}); set atoms.pbc = True")
-    if not (np.isfinite(atoms.cell.array).all() and np.isfinite(atoms.positions).all()):
+    cell = atoms.cell.array
+    volume, lengths = abs(np.linalg.det(cell)), np.sqrt((cell**2).sum(1))
+    if not (np.isfinite(volume) and np.isfinite(atoms.positions).all()):
         raise CrystalError(f"{what} has a position or a lattice vector that is not a finite number")
-    lengths = atoms.cell.lengths()
-    if atoms.cell.rank < 3 or lengths.min() < 1e-3 or atoms.cell.volume / lengths.prod() < 1e-6:
+    if lengths.min() < 1e-3 or volume / lengths.prod() < 1e-6:
         raise CrystalError(f"{what} has a cell without volume (lengths {np.round(lengths, 4).tolist()} Å, {atoms.cell.volume:.3g} Å³)")

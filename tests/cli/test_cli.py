@@ -115,7 +115,13 @@ def test_a_killed_run_goes_on_and_ends_the_same(small_path, tmp_path):
 
 def test_ctrl_c_is_one_sentence(small_path, tmp_path):
     request = ["generate", "NaCl", "-n", "100", "--steps", "2000", "--checkpoint", str(small_path), "--out", str(tmp_path / "run")]
-    process = subprocess.Popen([*ASEGEN, *request], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*ASEGEN, *request],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
+    )
     for _ in range(400):
         time.sleep(0.05)
         if (tmp_path / "run").exists():
