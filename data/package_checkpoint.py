@@ -21,6 +21,7 @@ def main():
     parser.add_argument("--walk", nargs="*", default=[])
     parser.add_argument("--prediction", nargs="*", default=[])
     parser.add_argument("--de-novo", nargs="*", default=[])
+    parser.add_argument("--initial", help="what training started from, if the run names a path")
     parser.add_argument("--note", default="")
     args = parser.parse_args()
 
@@ -28,6 +29,8 @@ def main():
     checkpoint = load_checkpoint(source)
     header = dict(checkpoint.header)
     name = header["name"]
+    if args.initial:
+        header["training"]["recipe"]["initial"] = args.initial
     if args.walk:
         header["walk"] = {key: float(value) for key, value in (entry.split("=") for entry in args.walk)}
     metrics = {key: value for key, value in header["metrics"].items() if key.startswith("val_")}

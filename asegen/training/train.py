@@ -194,7 +194,8 @@ def train(
         "walk": recipe.walk,
         "data": describe_data(arrays, chosen, recipe),
         "training": {
-            "recipe": asdict(recipe),
+            # a path would mean nothing elsewhere: name the weights that training started from
+            "recipe": {**asdict(recipe), "initial": f"{start.name} {start.hash}" if recipe.initial else ""},
             "recipe_hash": recipe.hash,
             "steps": trainer.global_step,
             "seconds_of_last_run": round(time.monotonic() - began, 1),
