@@ -59,7 +59,7 @@ def main():
         f"- **Model**: system `{header['system']}`, `{header['network']['name']}` network {header['network']['options']}, "
         f"{sum(p.numel() for p in checkpoint.system.network.parameters()) / 1e6:.2f} M parameters, {target.stat().st_size / 1e6:.1f} MB.",
         f"- **Training**: `data/recipes/{name}.toml` (hash {training['recipe_hash']}), {training['steps']} steps on {training['device']}, "
-        f"one thread. Log: `{name}.csv`, curves below.",
+        f"Log: `{name}.csv`, curves below.",
         f"- **Sampling by default**: {header['walk'] or 'package defaults'}.",
     ]
     if args.note:

@@ -73,4 +73,5 @@ def test_packaged_checkpoints_are_small_and_say_where_they_come_from():
     for name, path in found.items():
         header = read_header(path)
         assert header["name"] == name
+        assert "/" not in header["training"]["recipe"]["initial"]
         assert header["data"]["licence"] and header["metrics"] and header["training"]["recipe_hash"]

@@ -52,4 +52,6 @@ def run_info(checkpoint: str | None, as_json: bool) -> None:
     for name, text in lines:
         console.print(f"[bold]{name:9s}[/bold] {text}", highlight=False, soft_wrap=True)
     for name, value in header["metrics"].items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {number}" for key, number in value.items())
         console.print(f"[bold]measured [/bold] {name}: {value}", highlight=False, soft_wrap=True)
