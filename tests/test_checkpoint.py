@@ -75,3 +75,13 @@ def test_packaged_checkpoints_are_small_and_say_where_they_come_from():
         assert header["name"] == name
         assert "/" not in header["training"]["recipe"]["initial"]
         assert header["data"]["licence"] and header["metrics"] and header["training"]["recipe_hash"]
+
+
+def test_packaged_checkpoints_follow_the_committed_recipes():
+    from pathlib import Path
+
+    from asegen.training.recipe import Recipe
+
+    recipes = Path(__file__).parents[1] / "data" / "recipes"
+    for name, path in packaged().items():
+        assert read_header(path)["training"]["recipe_hash"] == Recipe.read(recipes / f"{name}.toml").hash
