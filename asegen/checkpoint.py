@@ -178,7 +178,7 @@ def save_checkpoint(path: str | Path, system: DiffusionSystem, header: dict[str,
     header : dict
         ``name``, ``network``, ``data``, ``training``, ``metrics``; the rest is filled in.
     dtype : torch.dtype
-        Of the stored weights. bfloat16 halves the file and changes no measured number (``benchmarks/README.md``).
+        Of the stored weights. bfloat16 halves the file; what the model cards report was measured with weights stored so.
     """
     from safetensors.torch import save
 

@@ -39,7 +39,7 @@ def inference(device: torch.device, precision: str = "float32") -> Iterator[None
     """No gradients; matrix products in float32, or in bfloat16 where asked for.
 
     In float32 a crystal comes out the same in every batch to about 1e-6 of the cell (``tests/test_generation.py``); in bfloat16,
-    two to four times faster, one crystal in a hundred differs by more than 1e-3.
+    1.6 to 2 times faster on two cores, about one crystal in a hundred differs by more than 1e-3.
     """
     if precision not in PRECISIONS:
         raise AsegenError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")

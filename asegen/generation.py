@@ -58,7 +58,7 @@ def generate(
     batch_size : int, optional
         Default: from the free memory.
     precision : str
-        ``"bfloat16"`` is two to four times faster and no longer the same to rounding in every batch.
+        ``"bfloat16"`` is 1.6 to 2 times faster (two cores) and no longer the same to rounding in every batch.
     progress : bool or callable
         True shows a bar; a callable gets (crystal-steps done, all).
     on_batch : callable, optional

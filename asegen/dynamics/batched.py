@@ -61,7 +61,7 @@ def sample(
 def fitting_batch(num_atoms: int, device: torch.device) -> int:
     """Crystals of that many atoms that fit into half the free memory, at most 256.
 
-    A crystal needs some 25 numbers of its features per atom pair and 40 kB per atom at once.
+    An estimate on the safe side: 25 vectors of 72 numbers per atom pair and 40 kB per atom at once.
     """
     per_crystal = num_atoms**2 * 72 * 4 * 25 + num_atoms * 40_000
     return int(max(1, min(_LARGEST_BATCH, free_memory(device) // 2 // per_crystal)))

@@ -60,6 +60,27 @@ def test_positions_of_a_known_crystal_are_found_from_any_noise():
     assert (delta - delta.round()).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("churn", [1.0, 0.0])
+def test_positions_spread_about_a_site_end_with_their_spread(churn):
+    """Clean positions normal about 1/2 with width 0.04: the exact score of their blur leads back to that width."""
+    from asegen.kernels import wrapped_normal_score
+
+    spread, count, walk = 0.04, 1500, Walk(80, churn=churn)
+    generator = torch.Generator().manual_seed(0)
+    one = torch.ones(count, dtype=torch.int64)
+    frac = torch.rand(count, 3, generator=generator, dtype=torch.float64)
+    state = State(one * 14, frac, torch.zeros(count, 6, dtype=torch.float64), one.double() * 18, one)
+    times = walk.times()
+    rows = [draw_noise(seed, 1, walk.steps) for seed in range(count)]
+    for k in range(walk.steps):
+        width = SCHEDULE.frac_width(SCHEDULE.sigma(torch.tensor([times[k]], dtype=torch.float64)), one)[:, None]
+        score = wrapped_normal_score(state.frac - 0.5, (width**2 + spread**2).sqrt())
+        found = StepScores(score, torch.zeros_like(state.y))
+        state = predict(state, found, noise_of_step([row[k] for row in rows]), SCHEDULE, times[k], times[k + 1], walk)
+    delta = state.frac - 0.5
+    assert (delta - delta.round()).std().item() == pytest.approx(spread, rel=0.08)
+
+
 def test_corrector_keeps_the_density_it_samples():
     """Langevin at one level on a normal score: the variance stays that of the blur (step² small)."""
     count, t = 4000, 0.6
