@@ -23,7 +23,9 @@ _HOMES = {
     "free_crystal": "generation",
     "generate": "generation",
     "load_checkpoint": "checkpoint",
-    "random_crystal": "prior",
+    "load_prototypes": "prototypes.model",
+    "random_crystal": "starts",
+    "SpaceGroup": "symmetry",
 }
 
 __all__ = [
@@ -33,11 +35,13 @@ __all__ = [
     "ReverseODE",
     "ScoreCalculator",
     "ScoreFilter",
+    "SpaceGroup",
     "Walk",
     "__version__",
     "free_crystal",
     "generate",
     "load_checkpoint",
+    "load_prototypes",
     "random_crystal",
 ]
 
@@ -47,7 +51,9 @@ if TYPE_CHECKING:
     from .crystals import CrystalBatch
     from .dynamics import AnnealedLangevin, ReverseODE, ScoreFilter, Walk
     from .generation import free_crystal, generate
-    from .prior import random_crystal
+    from .prototypes.model import load_prototypes
+    from .starts import random_crystal
+    from .symmetry import SpaceGroup
 
 
 def __getattr__(name: str) -> Any:

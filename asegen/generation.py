@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 
 from .checkpoint import Checkpoint, load_checkpoint
-from .crystals import MASK
 from .devices import resolve_device
 from .dynamics.annealed import make_walk
 from .dynamics.batched import sample
 from .dynamics.rules import Walk
-from .errors import FormulaError
-from .formulas import numbers_of
-from .prior import random_crystal, start_crystal
+from .prototypes.model import PrototypeModel
+from .starts import Request, Start, free_crystal, make_starts, prototypes_for, seed_of
 
 
 def generate(
@@ -27,7 +26,14 @@ def generate(
     units: int | Sequence[int] = 1,
     seed: int = 0,
     *,
+    start: str | None = None,
+    spacegroup: int | str | None = None,
+    sites: str | None = None,
+    new: bool = False,
+    diversity: float = 0.5,
+    refine: float = 0.0,
     checkpoint: str | Path | Checkpoint = "default",
+    prototypes: str | Path | PrototypeModel | None = None,
     steps: int | None = None,
     device: str | None = None,
     batch_size: int | None = None,
@@ -41,16 +47,33 @@ def generate(
     Parameters
     ----------
     formula : str or list of str, optional
-        Taken as written: ``"SrTiO3"`` has five atoms in the cell, ``"Sr2Ti2O6"`` ten. None: elements and numbers of atoms
-        are generated too (de novo).
+        Content of the primitive cell, as written: ``"SrTiO3"`` has five atoms, ``"Sr2Ti2O6"`` ten. None: elements and
+        numbers of atoms are generated too (de novo), or `sites` says them.
     n : int
         Crystals per formula (and per entry of `units`).
     units : int or list of int
         Formula units in the cell.
     seed : int
         The same seed gives the same crystals, whatever the batch size and whatever else is generated after them.
+    start : str, optional
+        ``"prototypes"``: the most probable prototypes of the formula, each with its space group, its free parameters as the
+        model predicts them; where these run out, random sites of a space group, filled by the score model. ``"random"``: the
+        score model alone, from random atoms. Default: prototypes, if there is a formula and a prototype model.
+    spacegroup : int or str, optional
+        Group that all crystals must have: a number or a symbol.
+    sites : str, optional
+        Wyckoff positions to occupy, such as ``"Fe:4c,4a O:8d"``; needs `spacegroup`.
+    new : bool
+        Look for what the training data do not hold: known crystals of this very formula lose their place at the top.
+    diversity : float
+        Between 0 (candidates in the order of their probability) and 1 (like candidates only at the end).
+    refine : float
+        Blur the prototypes' crystals by so many Å (about 0.05) and let the score model sharpen them inside their group.
+        Default: 0, not at all, which was measured to be as good (README).
     checkpoint : str, path or Checkpoint
         Packaged name or file.
+    prototypes : str, path or PrototypeModel, optional
+        Default: the packaged model of the checkpoint's name.
     steps : int, optional
         Predictor steps; default: what was measured best for the checkpoint.
     device : str, optional
@@ -69,9 +92,12 @@ def generate(
     Returns
     -------
     list of ase.Atoms
-        n crystals of the first formula, then n of the second, … Each has ``info["seed"]``, ``info["checkpoint"]``,
-        ``info["checkpoint_hash"]`` and ``info["steps"]``. ``random_crystal(formula, units, seed=s)`` followed by
-        ``AnnealedLangevin(atoms, seed=s)`` with ``s = info["seed"]`` gives that crystal again.
+        n crystals of the first formula, best first, then n of the second, … Each has ``info["seed"]``, ``info["checkpoint"]``,
+        ``info["checkpoint_hash"]`` and ``info["steps"]`` (0 where the score model had nothing to do); with a group also
+        ``info["rank"]``, ``info["start"]`` (``"prototype"`` or ``"sites"``), ``info["spacegroup"]``, ``info["prototype"]`` (group and
+        sites), and for prototypes ``info["probability"]`` and ``info["known"]`` (the training data hold this formula in this
+        prototype). ``random_crystal(formula, units, seed=s)`` followed by ``AnnealedLangevin(atoms, seed=s)`` with
+        ``s = info["seed"]`` gives a crystal of ``start="random"`` again.
 
     Raises
     ------
@@ -79,98 +105,91 @@ def generate(
         A formula that cannot be read, or outside what the checkpoint has seen.
     CheckpointError
         No such checkpoint, or damaged.
+    GroupError, SitesError
+        No such space group; sites or a formula that it cannot hold.
 
     Examples
     --------
     >>> crystals = generate("SrTiO3", n=16, seed=0)
-    >>> crystals = generate(["Sr2Ti2O6", "NaCl"], n=4)
+    >>> crystals = generate(["Sr2Ti2O6", "NaCl"], n=4, start="random")
+    >>> crystals = generate("SrTiO3", n=4, spacegroup="Pm-3m")
     >>> crystals = generate(n=8)
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size = {batch_size} must be at least 1")
     where = resolve_device(device)
     loaded = load_checkpoint(checkpoint, where)
-    walk = make_walk(None, Walk.of(loaded.walk_defaults), steps)
-    starts = make_starts(loaded, formula, n, units, seed)
+    full = make_walk(None, Walk.of(loaded.walk_defaults), steps)
+    request = request_of(formula, n, units, seed, start=start, spacegroup=spacegroup, sites=sites, new=new, diversity=diversity)
+    starts = make_starts(loaded, request, prototypes_for(loaded, request, prototypes))
     results: list[Atoms | None] = [None] * len(starts)
     for position, atoms in (done or {}).items():
         results[position] = atoms
-    missing = [k for k, atoms in enumerate(results) if atoms is None]
-    total = len(starts) * walk.steps
-    with _bar(progress, total) as advance:
-        advance((len(starts) - len(missing)) * walk.steps)
-        batches = sample(
-            loaded,
-            [starts[k] for k in missing],
-            walk,
-            device=where,
-            batch_size=batch_size,
-            precision=precision,
-            on_step=lambda crystals, steps: advance(crystals * steps),
-        )
-        for batch in batches:
-            finished = []
-            for position, atoms in batch:
-                atoms.info.update(checkpoint=loaded.name, checkpoint_hash=loaded.hash, steps=walk.steps)
-                results[missing[position]] = atoms
-                finished.append((missing[position], atoms))
-            if on_batch is not None:
-                on_batch(finished)
+    # what a kind of start still has to go through; None: it is finished
+    walks: dict[str, Walk | None] = {"random": full, "sites": full, "prototype": refining_walk(loaded, refine)}
+    lengths = [walk.steps if (walk := walks[s.kind]) else 0 for s in starts]
+    with _bar(progress, sum(lengths)) as advance:
+        advance(sum(length for length, atoms in zip(lengths, results, strict=True) if atoms is not None))
+        for kind, walk in walks.items():
+            missing = [k for k, s in enumerate(starts) if s.kind == kind and results[k] is None]
+            for batch in _walk(loaded, [starts[k] for k in missing], walk, where, batch_size, precision, advance):
+                finished = []
+                for position, atoms in batch:
+                    atoms.info.update(checkpoint=loaded.name, checkpoint_hash=loaded.hash, steps=walk.steps if walk else 0)
+                    results[missing[position]] = atoms
+                    finished.append((missing[position], atoms))
+                if on_batch is not None:
+                    on_batch(finished)
     return [atoms for atoms in results if atoms is not None]
 
 
-def make_starts(checkpoint: Checkpoint, formula: str | Sequence[str] | None, n: int, units: int | Sequence[int], seed: int) -> list[Atoms]:
-    """Random crystals that a run starts from, in the order of its results."""
-    if isinstance(n, bool) or int(n) != n or n < 1:
-        raise FormulaError(f"n = {n!r} is not a positive number of crystals")
-    every = [units] if isinstance(units, (int, np.integer)) else list(units)
-    if formula is None:
-        if list(every) != [1]:
-            raise FormulaError("units have no meaning without a formula")
-        return [free_crystal(checkpoint, seed_of(seed, k)) for k in range(n)]
-    formulas = [formula] if isinstance(formula, str) else list(formula)
-    if not formulas:
-        raise FormulaError("the list of formulas is empty")
-    starts: list[Atoms] = []
-    for text in formulas:
-        for number in every:
-            checkpoint.check_numbers(numbers_of(text, number), f"{text} with units={number}" if number != 1 else str(text))
-            starts += [random_crystal(text, int(number), seed=seed_of(seed, len(starts) + k)) for k in range(n)]
-    return starts
+def request_of(
+    formula: str | Sequence[str] | None = None, n: int = 1, units: int | Sequence[int] = 1, seed: int = 0, **options: Any
+) -> Request:
+    """A :class:`asegen.starts.Request` from what people write."""
+    formulas = [formula] if isinstance(formula, str) else None if formula is None else list(formula)
+    every = [int(units)] if isinstance(units, (int, np.integer)) else list(units)
+    return Request(formulas, n, every, seed, **options)
 
 
-def seed_of(seed: int, position: int) -> int:
-    """Seed of the crystal at a position of a run."""
-    if seed < 0:
-        raise ValueError(f"seed = {seed} must not be negative")
-    return int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
+def refining_walk(checkpoint: Checkpoint, blur: float) -> Walk | None:
+    """A short deterministic walk down from a blur of so many Å; None for none."""
+    if blur == 0:
+        return None
+    schedule = checkpoint.system.schedule
+    times = torch.linspace(0.01, 1, 400, dtype=torch.float64)
+    levels = schedule.sigma(times)
+    if not float(levels[0]) <= blur <= float(levels[-1]):
+        raise ValueError(f"refine = {blur} Å must be 0 or lie between {float(levels[0]):.3f} and {float(levels[-1]):.1f} Å")
+    begin = float(times[(levels - blur).abs().argmin()])
+    return Walk(steps=max(4, round(20 * begin)), churn=0.0, begin=begin)
 
 
-def free_crystal(checkpoint: str | Path | Checkpoint = "default", seed: int | None = None) -> Atoms:
-    """Start of a de novo crystal: number of atoms and volume drawn from the training data, every element hidden (X).
-
-    Parameters
-    ----------
-    checkpoint : str, path or Checkpoint
-        Whose data to draw from.
-    seed : int, optional
-
-    Returns
-    -------
-    ase.Atoms
-        Atomic numbers 0; ``info["reference_volume"]`` in Å³.
-    """
-    loaded = load_checkpoint(checkpoint)
-    if seed is None:
-        seed = int(np.random.SeedSequence().generate_state(1)[0])
-    table = loaded.header["data"]["sizes"]
-    random = np.random.Generator(np.random.Philox(key=[seed % 2**63, 1]))
-    sizes = [int(size) for size in table]
-    shares = np.array([table[str(size)]["share"] for size in sizes])
-    size = int(random.choice(sizes, p=shares / shares.sum()))
-    quantiles = table[str(size)]["volume"]
-    per_atom = float(np.interp(random.random(), np.arange(0.05, 1.0, 0.1), quantiles))
-    return start_crystal(np.full(size, MASK), seed, volume=per_atom * size)
+def _walk(
+    checkpoint: Checkpoint,
+    starts: list[Start],
+    walk: Walk | None,
+    device: torch.device,
+    batch_size: int | None,
+    precision: str,
+    advance: Callable[[int], None],
+) -> Iterator[list[tuple[int, Atoms]]]:
+    if not starts:
+        return
+    if walk is None:
+        yield [(k, start.atoms) for k, start in enumerate(starts)]
+        return
+    symmetry = [s for start in starts if (s := start.symmetry) is not None]
+    yield from sample(
+        checkpoint,
+        [start.atoms for start in starts],
+        walk,
+        symmetry=symmetry or None,
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+        on_step=lambda crystals, steps: advance(crystals * steps),
+    )
 
 
 def file_name(atoms: Atoms, position: int) -> str:
@@ -211,4 +230,4 @@ class _bar:
             self.bar.stop()
 
 
-__all__ = ["file_name", "free_crystal", "generate", "make_starts", "seed_of"]
+__all__ = ["file_name", "free_crystal", "generate", "refining_walk", "request_of", "seed_of"]

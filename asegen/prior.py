@@ -20,8 +20,6 @@ from ase import Atoms
 from torch import Tensor
 
 from .crystals import MASK
-from .errors import FormulaError
-from .formulas import numbers_of
 from .lattice import cell_from_log, log_metric, pack, standard_cell, unpack
 
 _S2, _S3, _S6 = math.sqrt(2), math.sqrt(3), math.sqrt(6)
@@ -123,46 +121,6 @@ def _whitening_in(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Ten
     values = (ISO_BASIS, table["lattice_mean"], table["lattice_std"])
     basis, mean, std = (torch.tensor(value, dtype=dtype, device=device) for value in values)
     return basis, mean, std
-
-
-def random_crystal(formula: str, units: int = 1, seed: int | None = None) -> Atoms:
-    """A random crystal of a formula: uniform positions in a random cell of a volume that fits the elements.
-
-    Parameters
-    ----------
-    formula : str
-        As written: ``"SrTiO3"`` has five atoms, ``"Sr2Ti2O6"`` ten.
-    units : int
-        Formula units in the cell.
-    seed : int, optional
-        The same seed gives the same crystal.
-
-    Returns
-    -------
-    ase.Atoms
-        ``info["seed"]`` holds the seed.
-
-    Raises
-    ------
-    FormulaError
-        The formula cannot be read, or names an element that no training crystal holds.
-
-    Examples
-    --------
-    >>> atoms = random_crystal("SrTiO3", seed=0)
-    >>> len(atoms), atoms.pbc.all()
-    (5, np.True_)
-    """
-    numbers = numbers_of(formula, units)
-    unknown = [int(z) for z in set(numbers.tolist()) if np.isnan(atomic_volumes()[z])]
-    if unknown:
-        from ase.data import chemical_symbols
-
-        names = ", ".join(chemical_symbols[z] for z in sorted(unknown))
-        raise FormulaError(f"{formula}: no training crystal contains {names}, so there is no atomic volume for it")
-    if seed is None:
-        seed = int(np.random.SeedSequence().generate_state(1)[0])
-    return start_crystal(numbers, seed)
 
 
 def start_crystal(numbers: np.ndarray, seed: int, volume: float | None = None) -> Atoms:

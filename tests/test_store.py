@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from asegen.errors import AsegenError
-from asegen.prior import random_crystal
+from asegen import random_crystal
 from asegen.store import RunFolder, from_json, to_json
 
 REQUEST = {"formula": ["NaCl"], "n": 3}

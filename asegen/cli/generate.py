@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,24 @@ from ..devices import resolve_device
 from ..dynamics import AnnealedLangevin, Walk
 from ..dynamics.annealed import make_walk
 from ..errors import FormulaError
-from ..generation import file_name, generate, make_starts
+from ..generation import file_name, generate, refining_walk, request_of
+from ..prototypes.model import PrototypeModel
 from ..report import Summary, contact_sheet, summarize
+from ..starts import Start, constrained, make_starts, prototypes_for
 from ..store import RunFolder
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the start of a run, as typed."""
+
+    start: str | None = None
+    spacegroup: str | None = None
+    sites: str | None = None
+    new: bool = False
+    diversity: float = 0.5
+    refine: float = 0.0
+    prototypes: str | None = None
 
 
 def run_generate(
@@ -35,26 +51,36 @@ def run_generate(
     batch_size: int | None,
     overwrite: bool,
     as_json: bool,
+    options: Options,
 ) -> None:
     """Generate, write files, print a table or JSON."""
     counts = read_units(units)
     loaded = load_checkpoint(checkpoint, resolve_device(device))
     # refuse bad requests before a folder is made
-    make_starts(loaded, formula, n, counts, seed)
-    make_walk(None, Walk.of(loaded.walk_defaults), steps)
+    chosen = {key: value for key, value in asdict(options).items() if key not in ("refine", "prototypes")}
+    request = request_of(formula, n, counts, seed, **chosen)
+    model = prototypes_for(loaded, request, options.prototypes)
+    starts = make_starts(loaded, request, model)
+    walks = {"prototype": refining_walk(loaded, options.refine)}
+    full = make_walk(None, Walk.of(loaded.walk_defaults), steps)
     if out is None and not as_json:
-        name = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(formula or ["free"])).strip("-")
+        words = [*(formula or ["free" if options.sites is None else options.sites]), *([options.spacegroup] if options.spacegroup else [])]
+        name = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(words)).strip("-")
         out = Path("generated") / f"{name[:60]}-seed{seed}"
     folder = None
     if out is not None:
-        request = {"formula": formula, "n": n, "units": counts, "seed": seed, "checkpoint": loaded.hash, "steps": steps}
-        folder = RunFolder(out, request, overwrite)
+        asked = {"formula": formula, "n": n, "units": counts, "seed": seed, "checkpoint": loaded.hash, "steps": steps}
+        asked |= {**asdict(options), "prototypes": model.hash if model is not None else None}
+        folder = RunFolder(out, asked, overwrite)
     crystals = generate(
         formula,
         n,
         counts,
         seed,
+        **chosen,
+        refine=options.refine,
         checkpoint=loaded,
+        prototypes=model,
         steps=steps,
         device=device,
         batch_size=batch_size,
@@ -64,19 +90,43 @@ def run_generate(
     )
     rows = [summarize(atoms) for atoms in crystals]
     if folder is not None:
-        _write(folder, crystals, loaded, steps, device, make_starts(loaded, formula, n, counts, seed)[0])
+        _write(folder, crystals, loaded, starts[0], walks.get(starts[0].kind, full), device)
     if as_json:
         entries = [_entry(atoms, row) for atoms, row in zip(crystals, rows, strict=True)]
         result: dict[str, Any] = {"checkpoint": loaded.name, "checkpoint_hash": loaded.hash, "seed": seed, "crystals": entries}
+        result["prototypes"] = model.name if model is not None else None
         result["out"] = str(out) if out is not None else None
         print(json.dumps(result, indent=1))
         return
-    print_table(rows, f"{len(crystals)} crystals from checkpoint '{loaded.name}', seed {seed}")
     console = Console()
+    ranked = any("rank" in atoms.info for atoms in crystals)
+    if ranked:
+        print_ranking(crystals, rows, f"{len(crystals)} crystals, checkpoint '{loaded.name}', seed {seed}")
+    else:
+        print_table(rows, f"{len(crystals)} crystals from checkpoint '{loaded.name}', seed {seed}")
+    for line in remarks(crystals, model, request.start):
+        console.print(line)
     console.print(f"{out}/structures.extxyz   all of them: [bold]ase gui {out}/structures.extxyz[/bold]")
     console.print(f"{out}/cif/               one file each")
-    console.print(f"{out}/generation.traj    how number 0 came about: [bold]ase gui {out}/generation.traj[/bold]")
+    if (Path(str(out)) / "generation.traj").exists():
+        console.print(f"{out}/generation.traj    how number 0 came about: [bold]ase gui {out}/generation.traj[/bold]")
     console.print(f"{out}/crystals.png       a picture of each")
+
+
+def remarks(crystals: list[Atoms], model: PrototypeModel | None, start: str | None) -> list[str]:
+    """What a user should know about where the crystals come from."""
+    kinds = [atoms.info.get("start", "random") for atoms in crystals]
+    lines = []
+    if "prototype" in kinds:
+        known = sum(bool(atoms.info.get("known")) for atoms in crystals)
+        if known:
+            lines.append(f"{known} known: the training data hold the formula in this prototype (--new looks for others)")
+    if "sites" in kinds:
+        count = kinds.count("sites")
+        lines.append(f"{count} on random sites of a space group, filled by the score model: no known prototype was left for them")
+    if model is None and "random" in kinds and start is None and all((atoms.numbers > 0).all() for atoms in crystals):
+        lines.append("started from random atoms: no prototype model belongs to this checkpoint (--prototypes names one)")
+    return lines
 
 
 def read_units(text: str) -> list[int]:
@@ -104,8 +154,28 @@ def print_table(rows: list[Summary], title: str) -> None:
         console.print(f"… and {len(rows) - 200} more")
 
 
+def print_ranking(crystals: list[Atoms], rows: list[Summary], title: str) -> None:
+    """One row per crystal with its prototype."""
+    table = Table(title=title, title_justify="left")
+    headings = ("#", "formula", "rank", "probability", "group and sites", "Å³/atom", "shortest/Å")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("formula", "group and sites") else "right")
+    for number, (atoms, row) in enumerate(list(zip(crystals, rows, strict=True))[:200]):
+        info = atoms.info
+        chance = f"{info['probability']:.3f}" if "probability" in info else "-"
+        cells = (str(number), row.formula, str(info["rank"]), chance + (" known" if info.get("known") else ""), info["prototype"])
+        numbers = (f"{row.volume_per_atom:.2f}", f"{row.shortest_distance:.2f}")
+        table.add_row(*cells, *numbers, style="red" if not row.valid else None)
+    console = Console()
+    console.print(table)
+    if len(rows) > 200:
+        console.print(f"… and {len(rows) - 200} more")
+
+
 def _entry(atoms: Atoms, row: Summary) -> dict[str, Any]:
+    ranked = {key: atoms.info[key] for key in ("rank", "start", "prototype", "probability", "known") if key in atoms.info}
     return {
+        **ranked,
         "formula": row.formula,
         "spacegroup": row.spacegroup,
         "volume_per_atom": row.volume_per_atom,
@@ -118,7 +188,7 @@ def _entry(atoms: Atoms, row: Summary) -> dict[str, Any]:
     }
 
 
-def _write(folder: RunFolder, crystals: list[Atoms], loaded: Any, steps: int | None, device: str | None, start: Atoms) -> None:
+def _write(folder: RunFolder, crystals: list[Atoms], loaded: Any, start: Start, walk: Walk | None, device: str | None) -> None:
     cifs = folder.folder / "cif"
     cifs.mkdir(exist_ok=True)
     for number, atoms in enumerate(crystals):
@@ -130,8 +200,10 @@ def _write(folder: RunFolder, crystals: list[Atoms], loaded: Any, steps: int | N
         finally:
             unfinished.unlink(missing_ok=True)
     contact_sheet(crystals, folder.folder / "crystals.png")
-    start.calc = ScoreCalculator(loaded, device=device)
-    unfinished = folder.folder / ".generation.traj"
-    AnnealedLangevin(start, steps=steps, trajectory=unfinished).run()
-    unfinished.replace(folder.folder / "generation.traj")
+    if walk is not None:
+        atoms = constrained(start)
+        atoms.calc = ScoreCalculator(loaded, device=device)
+        unfinished = folder.folder / ".generation.traj"
+        AnnealedLangevin(atoms, walk=walk, trajectory=unfinished).run()
+        unfinished.replace(folder.folder / "generation.traj")
     folder.finish(crystals)

@@ -39,8 +39,15 @@ def generate(
     n: Annotated[int, typer.Option("-n", "--number", help="Crystals per formula (and per entry of --units).")] = 1,
     units: Annotated[str, typer.Option(help="Formula units in the cell, such as 1 or 1,2,4.")] = "1",
     seed: Annotated[int, typer.Option(help="The same seed gives the same crystals.")] = 0,
+    start: Annotated[Optional[str], typer.Option(help="prototypes, random; default: prototypes where there is a formula.")] = None,
+    spacegroup: Annotated[Optional[str], typer.Option(help="Group of all crystals: a number or a symbol.")] = None,
+    sites: Annotated[Optional[str], typer.Option(help="Wyckoff positions, 'Fe:4c,4a O:8d'; needs --spacegroup.")] = None,
+    new: Annotated[bool, typer.Option("--new", help="Other polymorphs than those the training data hold.")] = False,
+    diversity: Annotated[float, typer.Option(help="0: by probability; 1: like candidates only at the end.")] = 0.5,
+    refine: Annotated[float, typer.Option(help="Blur prototypes by so many Å and let the score model sharpen them.")] = 0.0,
     out: Annotated[Optional[Path], typer.Option(help="Folder for the results; a killed run goes on from it.")] = None,
     checkpoint: Annotated[str, typer.Option(help="Packaged name or file.")] = "default",
+    prototypes: Annotated[Optional[str], typer.Option(help="Prototype model: packaged name or file; default: the checkpoint's.")] = None,
     steps: Annotated[Optional[int], typer.Option(help="Steps down the noise levels; default: the checkpoint's.")] = None,
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda; default: a GPU if there is one.")] = None,
     batch_size: Annotated[Optional[int], typer.Option(help="Crystals at once; default: from the free memory.")] = None,
@@ -50,9 +57,31 @@ def generate(
     """Generate crystals of formulas, or of anything (no formula)."""
 
     def command() -> None:
-        from .generate import run_generate
+        from .generate import Options, run_generate
 
-        run_generate(formula or None, n, units, seed, out, checkpoint, steps, device, batch_size, overwrite, json_)
+        options = Options(start, spacegroup, sites, new, diversity, refine, prototypes)
+        run_generate(formula or None, n, units, seed, out, checkpoint, steps, device, batch_size, overwrite, json_, options)
+
+    speak(command)
+
+
+@app.command()
+def prototypes(
+    formula: Annotated[str, typer.Argument(help="Content of the primitive cell, such as SrTiO3.")],
+    n: Annotated[int, typer.Option("-n", "--number", help="At most so many.")] = 10,
+    units: Annotated[int, typer.Option(help="Formula units in the cell.")] = 1,
+    spacegroup: Annotated[Optional[str], typer.Option(help="Only this group: a number or a symbol.")] = None,
+    new: Annotated[bool, typer.Option("--new", help="Other polymorphs than those the training data hold.")] = False,
+    diversity: Annotated[float, typer.Option(help="0: by probability; 1: like candidates only at the end.")] = 0.5,
+    model: Annotated[str, typer.Option(help="Prototype model: packaged name or file.")] = "default",
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Rank the prototypes that a formula may take."""
+
+    def command() -> None:
+        from .prototypes import run_prototypes
+
+        run_prototypes(formula, n, units, spacegroup, new, diversity, model, json_)
 
     speak(command)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ..datasets.convert import convert
 from ..errors import AsegenError, MissingPackageError
 from ..training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from ..prototypes.fit import PrototypeRecipe
 
 
 def run_train(
@@ -23,6 +28,9 @@ def run_train(
     fresh: bool,
 ) -> None:
     """Convert the data if need be, train, say where the checkpoint is."""
+    if system_of(recipe_path) == "prototypes":
+        train_prototype_model(recipe_path, data, out, fresh)
+        return
     recipe = Recipe.read(recipe_path)
     try:
         from ..training.train import train
@@ -43,7 +51,35 @@ def run_train(
     console.print(f"[green]{target}[/green]: use it with [bold]asegen generate … --checkpoint {target}[/bold]")
 
 
-def to_arrays(sources: list[Path], out: Path, recipe: Recipe, console: Console) -> Path:
+def system_of(recipe_path: Path) -> str:
+    """Which kind of model a recipe trains; recipes that cannot be read are left to their readers."""
+    try:
+        return str(tomllib.loads(recipe_path.read_text(encoding="utf-8")).get("system", "diffusion"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return "diffusion"
+
+
+def train_prototype_model(recipe_path: Path, data: list[Path], out: Path, fresh: bool) -> None:
+    """Train a prototype model; takes minutes and is not resumed."""
+    from ..prototypes.fit import PrototypeRecipe, train_prototypes
+
+    recipe = PrototypeRecipe.read(recipe_path)
+    console = Console(stderr=True)
+    target = out / f"{recipe.name}.safetensors"
+    if target.exists() and not fresh:
+        raise AsegenError(f"{target} exists; give another --out, or --fresh to train it anew")
+    arrays = to_arrays(data, out, recipe, console)
+    with console.status("sorting crystals into prototypes") as status:
+
+        def report(line: str) -> None:
+            console.print(line, highlight=False)
+            status.update(line)
+
+        train_prototypes(recipe, arrays, out, report)
+    console.print(f"[green]{target}[/green]: use it with [bold]asegen generate … --prototypes {target}[/bold]")
+
+
+def to_arrays(sources: list[Path], out: Path, recipe: Recipe | PrototypeRecipe, console: Console) -> Path:
     """Training arrays of the sources: themselves if they are arrays, else converted once into `out`."""
     if len(sources) == 1 and (sources[0] / "meta.json").is_file():
         return sources[0]

@@ -20,7 +20,9 @@ from ..errors import AsegenError, CrystalError
 from ..kernels import Schedule
 from ..lattice import log_gradient
 from ..prior import lattice_score_of
+from ..symmetry.constraint import SpaceGroup
 from .rules import State, StepNoise, StepScores, Walk, correct, draw_noise, noise_of_step, predict
+from .symmetric import Projection, blur, hold
 
 # FixSymmetry refuses deformations above 0.25 at once.
 _LARGEST_STRAIN = 0.1
@@ -34,7 +36,8 @@ class AnnealedLangevin(BaseDynamics):
     calculator that keeps the contract of :class:`asegen.ScoreCalculator` can be used.
 
     ASE constraints are honoured. ``FixAtoms`` holds its atoms and (unless ``cell=True``) the cell, so the free
-    atoms are painted in around them; ``FixSymmetry`` keeps the space group of the start.
+    atoms are painted in around them. :class:`asegen.SpaceGroup` keeps a space group: noise and scores are projected as
+    in the batched driver (:mod:`asegen.dynamics.symmetric`).
 
     Parameters
     ----------
@@ -94,7 +97,9 @@ class AnnealedLangevin(BaseDynamics):
         self.move_cell = not any(isinstance(c, FixAtoms) for c in atoms.constraints) if cell is None else bool(cell)
         if (atoms.numbers == 0).any():  # else it would change with every element that is revealed
             atoms.info.setdefault("reference_volume", float(volume_of(atoms, CrystalBatch.from_atoms(atoms))))
-        self._noise = draw_noise(self.seed, len(atoms), self.walk.steps * (1 + self.walk.correctors))
+        self._noise = draw_noise(self.seed, len(atoms), self.walk.rows)
+        self._projection = _projection_of(atoms)
+        self._begun = self.walk.begin >= 1
         self._times = self.walk.times()
         self._mark()
 
@@ -128,6 +133,7 @@ class AnnealedLangevin(BaseDynamics):
         cell = bool(info.get("cell_moves", True))
         dynamics = cls(atoms, seed=info["seed"], walk=walk, trajectory=str(trajectory), append_trajectory=True, cell=cell, **kwargs)
         dynamics.nsteps = int(info["step"])
+        dynamics._begun = True
         dynamics._mark()
         return dynamics
 
@@ -155,6 +161,10 @@ class AnnealedLangevin(BaseDynamics):
         """
         last = self.walk.steps if steps is None else min(self.walk.steps, self.nsteps + steps)
         self.max_steps = last
+        if not self._begun:
+            self._begun = True
+            self._apply(lambda state, noise: blur(state, noise, self.schedule, self._times[0]), -1)
+            self._mark()
         if self.nsteps == 0:
             self.call_observers()
             self.log()
@@ -211,22 +221,22 @@ class AnnealedLangevin(BaseDynamics):
         batch = CrystalBatch.from_atoms(atoms)
         state = State.of(batch, volume_of(atoms, batch))
         noise: StepNoise = noise_of_step([self._noise[row]])
-        moved: State = rule(state, noise)
+        moved: State = hold(rule(state, noise), state, self._projection)
         atoms.numbers[:] = moved.species.numpy()
         target = moved.batch()
         if not (torch.isfinite(target.frac).all() and torch.isfinite(target.cell).all()):
             raise CrystalError(f"the calculator gave a score that is not finite at sigma = {atoms.calc.parameters['sigma']:.4g} Å")
         if self.move_cell:
             self._set_cell(target.cell[0].numpy())
-        if atoms.constraints:
+        if atoms.constraints and self._projection is None:
             atoms.set_positions(target.frac.numpy() @ atoms.cell.array)
         else:
             atoms.set_scaled_positions(target.frac.numpy())
 
     def _set_cell(self, cell: np.ndarray) -> None:
         atoms = self.atoms
-        if not atoms.constraints:
-            atoms.set_cell(cell, scale_atoms=True)
+        if not atoms.constraints or self._projection is not None:
+            atoms.set_cell(cell, scale_atoms=True, apply_constraint=False)
             return
         # constraints see the deformation in pieces that they accept, each from where the last one left the cell
         path = np.real(logm(np.linalg.solve(atoms.cell.array, cell)))
@@ -258,6 +268,13 @@ class ReverseODE(AnnealedLangevin):
     def __init__(self, atoms: Atoms, seed: int | None = None, steps: int | None = None, *, walk: Walk | None = None, **kwargs: Any) -> None:
         base = make_walk(atoms.calc, walk, steps)
         super().__init__(atoms, seed, walk=replace(base, correctors=0, churn=0.0), **kwargs)
+
+
+def _projection_of(atoms: Atoms) -> Projection | None:
+    """How steps keep a space group that is the only constraint; others go through ASE's own interface."""
+    if len(atoms.constraints) == 1 and isinstance(atoms.constraints[0], SpaceGroup):
+        return Projection.of(atoms.constraints[0].symmetry)
+    return None
 
 
 def make_walk(calc: Any, walk: Walk | None = None, steps: int | None = None) -> Walk:

@@ -12,7 +12,9 @@ from ..checkpoint import Checkpoint
 from ..crystals import CrystalBatch
 from ..devices import free_memory, inference
 from ..prior import reference_volume
+from ..symmetry.symmetry import Symmetry
 from .rules import State, StepScores, Walk, correct, draw_noise, noise_of_step, predict
+from .symmetric import Projection, blur, hold
 
 _LARGEST_BATCH = 256
 
@@ -22,6 +24,7 @@ def sample(
     starts: Sequence[Atoms],
     walk: Walk,
     *,
+    symmetry: Sequence[Symmetry] | None = None,
     device: torch.device,
     batch_size: int | None = None,
     precision: str = "float32",
@@ -36,6 +39,8 @@ def sample(
     starts : sequence of ase.Atoms
         Each with ``info["seed"]`` (and ``info["reference_volume"]`` if elements are hidden).
     walk : Walk
+    symmetry : sequence of Symmetry, optional
+        Of each start, which has it exactly; kept at every step.
     device : torch.device
     batch_size : int, optional
         Default: from the memory that is free.
@@ -54,7 +59,8 @@ def sample(
         step = batch_size or fitting_batch(int(size), device)
         for first in range(0, len(members), step):
             chosen = members[first : first + step]
-            finished = _walk_down(checkpoint, [starts[i] for i in chosen], walk, device, precision, on_step)
+            kept = None if symmetry is None else Symmetry.cat([symmetry[i] for i in chosen]).to(device)
+            finished = _walk_down(checkpoint, [starts[i] for i in chosen], walk, kept, device, precision, on_step)
             yield list(zip(chosen.tolist(), finished, strict=True))
 
 
@@ -71,6 +77,7 @@ def _walk_down(
     checkpoint: Checkpoint,
     starts: list[Atoms],
     walk: Walk,
+    symmetry: Symmetry | None,
     device: torch.device,
     precision: str,
     on_step: Callable[[int, int], None] | None,
@@ -83,7 +90,10 @@ def _walk_down(
             volume[number] = float(atoms.info["reference_volume"])
     state = State.of(batch, volume)
     times = walk.times()
-    noise = [draw_noise(a.info["seed"], len(a), walk.steps * (1 + walk.correctors)) for a in starts]
+    noise = [draw_noise(a.info["seed"], len(a), walk.rows) for a in starts]
+    projection = None if symmetry is None else Projection.of(symmetry)
+    if walk.begin < 1:
+        state = hold(blur(state, noise_of_step([rows[-1] for rows in noise], device), system.schedule, times[0]), state, projection)
 
     def scores(state: State, time: float) -> StepScores:
         times = torch.full((len(starts),), time, dtype=torch.float64, device=device)
@@ -94,10 +104,10 @@ def _walk_down(
     for k in range(walk.steps):
         row = k * (1 + walk.correctors)
         fresh = noise_of_step([rows[row] for rows in noise], device)
-        state = predict(state, scores(state, times[k]), fresh, system.schedule, times[k], times[k + 1], walk)
+        state = hold(predict(state, scores(state, times[k]), fresh, system.schedule, times[k], times[k + 1], walk), state, projection)
         for number in range(1, walk.correctors + 1 if times[k + 1] > 0 else 1):
             fresh = noise_of_step([rows[row + number] for rows in noise], device)
-            state = correct(state, scores(state, times[k + 1]), fresh, system.schedule, times[k + 1], walk.snr)
+            state = hold(correct(state, scores(state, times[k + 1]), fresh, system.schedule, times[k + 1], walk.snr), state, projection)
         if on_step is not None:
             on_step(len(starts), 1)
     finished = state.batch().to_atoms()

@@ -99,6 +99,9 @@ class Walk:
         Size of a corrector step: root mean square of its drift over the blur.
     temperature : float
         Of the elements' distribution, ``p^(1/temperature)``: below 1 likely elements, and those already there, win more often.
+    begin : float
+        Level at which the walk begins, as a time: 1 is pure noise; lower, and the start is taken as a clean crystal that is
+        blurred to that level first.
     """
 
     steps: int = 50
@@ -106,20 +109,23 @@ class Walk:
     churn: float = 1.0
     snr: float = 0.1
     temperature: float = 1.0
+    begin: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.correctors < 0 or not 0 <= self.churn <= 1 or self.snr <= 0 or self.temperature <= 0:
             raise ValueError(f"{self} is no way down: steps >= 1, correctors >= 0, churn in [0, 1], snr > 0 and temperature > 0 are needed")
+        if not 0 < self.begin <= 1:
+            raise ValueError(f"{self} is no way down: it begins at time {self.begin}, which must lie in (0, 1]")
 
     @classmethod
     def of(cls, entries: dict[str, float]) -> Walk:
         """Walk from plain entries, as a checkpoint's header holds them."""
-        known = {"steps": int, "correctors": int, "churn": float, "snr": float, "temperature": float}
+        known = {"steps": int, "correctors": int, "churn": float, "snr": float, "temperature": float, "begin": float}
         return cls(**{key: kind(entries[key]) for key, kind in known.items() if key in entries})  # type: ignore[arg-type]
 
     def times(self) -> list[float]:
-        """Levels as times, from (almost) 1 to 0, ``steps + 1`` values."""
-        return [min(1.0 - k / self.steps, TIME_MAX) for k in range(self.steps + 1)]
+        """Levels as times, from `begin` (at most almost 1) to 0, ``steps + 1`` values."""
+        return [min(self.begin * (1.0 - k / self.steps), TIME_MAX) for k in range(self.steps + 1)]
 
     def values(self) -> list[float]:
         """All entries in order, as trajectories keep them; ``Walk.of_values`` undoes it."""
@@ -128,12 +134,17 @@ class Walk:
     @classmethod
     def of_values(cls, values: Sequence[float]) -> Walk:
         """Walk from :meth:`values`."""
-        return cls.of(dict(zip((f.name for f in fields(cls)), values, strict=True)))
+        return cls.of(dict(zip((f.name for f in fields(cls)), values, strict=False)))
 
     @property
     def calls(self) -> int:
         """Network evaluations of the whole walk."""
         return self.steps + self.correctors * (self.steps - 1)
+
+    @property
+    def rows(self) -> int:
+        """Rows of random numbers that a walk uses: one per step, the last one to blur the start."""
+        return self.steps * (1 + self.correctors) + 1
 
 
 def draw_noise(seed: int, num_atoms: int, count: int) -> np.ndarray:

@@ -58,7 +58,8 @@ class Network(Protocol):
 
 
 @cache
-def _element_table() -> list[list[float]]:
+def element_table() -> list[list[float]]:
+    """What the periodic table says about elements 1 to 118 (``data/make_elements.py``), about unit size."""
     return json.loads((files("asegen") / "assets" / "elements.json").read_text())
 
 
@@ -67,7 +68,7 @@ class ElementEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        table = torch.tensor(_element_table())
+        table = torch.tensor(element_table())
         features = torch.zeros(NUM_SPECIES, table.shape[1])
         features[1 : 1 + len(table)] = table
         self.register_buffer("features", features)

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-import ase.constraints
 import numpy as np
 import torch
 from ase import Atoms
 from ase.constraints import FixConstraint
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
+from ..ase_plugin import register_constraint
 from .errors import SymmetryError
 from .finding import find_fit, fit_of_operations, labels_of
 from .groups import Group, space_group
@@ -70,7 +70,7 @@ class SpaceGroup(FixConstraint):
     The cell given is taken as a cell of the group where that fits: a 2 × 2 × 2 supercell of a perovskite has Pm-3m with the
     lattice of the supercell, and its atoms may move accordingly. To keep the smaller lattice, give `operations`.
 
-    The constraint survives ``atoms.copy()`` and ``.traj`` files (once ``asegen.symmetry`` is imported). extxyz files keep no constraint
+    The constraint survives ``atoms.copy()`` and ``.traj`` files. extxyz files keep no constraint
     of this kind; make it again from ``atoms.info["spacegroup"]``.
 
     Examples
@@ -228,11 +228,4 @@ class SpaceGroup(FixConstraint):
             )
 
 
-def _register() -> None:
-    """Let ASE find the constraint by its name: ``dict2constraint``, which readers of trajectories call, looks into ``ase.constraints``."""
-    vars(ase.constraints)["SpaceGroup"] = SpaceGroup
-    if "SpaceGroup" not in ase.constraints.__all__:
-        ase.constraints.__all__.append("SpaceGroup")
-
-
-_register()
+register_constraint()

@@ -1,0 +1,1 @@
+"""Prototypes: learned from crystals, ranked for a formula."""

@@ -1,0 +1,209 @@
+"""p(prototype, assignment | formula): which prototype a formula takes, and which element goes where.
+
+Two stages, both trained on leave-one-out retrieval from the training compositions.
+
+1. A kernel over compositions: every example votes for its prototype with weight ``exp(-Σ_s w_s d(a_s, e_s))``, ``d`` a learned
+   distance between elements. Votes of one candidate are summed.
+2. A small graph network on the slots of a candidate: nodes are slots with their elements, edges the shells of neighbours of the
+   prototype. It corrects the logarithm of the votes for the best candidates.
+
+An example never votes for itself, so rare prototypes get the weight that they deserve (Good and Turing's argument).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from ..networks.base import element_table
+from .table import SHELLS, Family
+
+#: Candidates that the network looks at.
+TOP = 64
+_NEVER = -1e4
+_FLOOR = -30.0
+_FEATURES = 6
+
+
+class ElementMetric(nn.Module):
+    """The kernel of the first stage."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        table = torch.tensor(element_table())
+        vectors = 0.05 * torch.randn(119, width)
+        numeric = table[:, 29:38]
+        vectors[1:, : numeric.shape[1]] += 0.5 * numeric
+        self.vectors = nn.Parameter(vectors)
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.share = nn.Parameter(torch.tensor(0.3))
+        self.slots = nn.Parameter(torch.tensor(0.3))
+        self.power = nn.Parameter(torch.tensor(0.3))
+        self.repeat = nn.Parameter(torch.tensor(-1.0))
+
+    def forward(self, family: Family, elements: Tensor, repeats: bool = True) -> Tensor:
+        """Logarithm of the weight of every vote, shape (b, p, m).
+
+        Parameters
+        ----------
+        family : Family
+        elements : Tensor, shape (b, k)
+            Elements of each query in the order of the family's counts.
+        repeats : bool
+            Whether examples with the query's own composition are treated as what they are for a new entry of the training
+            data: a sign that this prototype is already taken.
+        """
+        square = (self.vectors[:, None] - self.vectors[None]).square().sum(-1)
+        distance = (square + 1e-6) ** torch.sigmoid(self.power)
+        weight = self.scale.exp() * family.share**self.share * len(family.counts) ** self.slots
+        assigned = elements[:, family.orders]
+        vote = torch.zeros(())
+        for slot in range(len(family.counts)):
+            vote = vote - weight[slot] * distance[assigned[:, :, slot]][:, :, family.examples[:, slot]]
+        if repeats:
+            vote = vote + self.repeat * (assigned[:, :, None] == family.examples).all(-1)
+        return vote
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The best candidates of b queries by votes, at most :data:`TOP`."""
+
+    index: Tensor
+    """Candidate of the family, shape (b, t)."""
+    features: Tensor
+    """What the votes say, shape (b, t, 6); the first is the logarithm of the share of votes."""
+    real: Tensor
+    """Whether any example votes for it, shape (b, t)."""
+    votes: Tensor
+    """Logarithm of all votes together, and of the largest one, shape (b, 2)."""
+
+
+def collect(family: Family, vote: Tensor, left_out: Tensor | None = None, wanted: Tensor | None = None) -> Candidates:
+    """Sum votes per candidate and keep the best.
+
+    Parameters
+    ----------
+    family : Family
+    vote : Tensor, shape (b, p, m)
+    left_out : Tensor, shape (b,), optional
+        Example that must not vote (the query itself).
+    wanted : Tensor, shape (b,), optional
+        Candidate to keep in any case (the right answer, in training).
+    """
+    rows = torch.arange(len(vote))
+    if left_out is not None:
+        vote = vote.clone()
+        vote[rows, :, left_out] = _NEVER
+    total, largest = sum_votes(family, vote)
+    log_total = torch.log(total + 1e-12)
+    top = min(TOP, family.num_candidates)
+    value, index = log_total.topk(top, dim=1)
+    if wanted is not None:
+        missing = ~(index == wanted[:, None]).any(1)
+        index[missing, -1] = wanted[missing]
+        value = log_total.gather(1, index)
+    flat = family.candidate.reshape(1, -1).expand(len(vote), -1)
+    nearest = torch.full_like(log_total, _NEVER).scatter_reduce(1, flat, vote.reshape(len(vote), -1), "amax").gather(1, index)
+    prototype, _ = family.split(index)
+    count = torch.bincount(family.owner, minlength=len(family.members)).float()[prototype]
+    if left_out is not None:
+        count = count - (prototype == family.owner[left_out][:, None]).float()
+    real = (count > 0) & (value > math.log(1e-12) + 1e-3)
+    value = torch.where(real, value, _FLOOR).clamp(min=_FLOOR)
+    share = value - torch.logsumexp(value, 1, keepdim=True)
+    high = largest[:, None]
+    features = [share, count.clamp(min=0.5).log(), nearest.clamp(min=-40) / 5]
+    features += [(nearest - high).clamp(min=-20) / 5, high.expand_as(share) / 5]
+    features.append(torch.full_like(share, math.log(len(family.counts))))
+    votes = torch.stack([torch.log(total.sum(1) + 1e-12) + largest, largest], 1)
+    return Candidates(index, torch.stack(features, -1), real, votes)
+
+
+def sum_votes(family: Family, vote: Tensor) -> tuple[Tensor, Tensor]:
+    """Votes of each candidate relative to the largest vote, shape (b, c · p), and the logarithm of that one, shape (b,)."""
+    largest = vote.amax((1, 2))
+    weight = (vote - largest[:, None, None]).exp().reshape(len(vote), -1)
+    total = torch.zeros(len(vote), family.num_candidates).index_add(1, family.candidate.reshape(-1), weight)
+    return total, largest
+
+
+class SlotNetwork(nn.Module):
+    """The graph network of the second stage: two rounds of messages between the slots of a candidate."""
+
+    def __init__(self, width: int = 32, hidden: int = 64, dropout: float = 0.1) -> None:
+        super().__init__()
+        shells = len(SHELLS)
+        vectors = 0.1 * torch.randn(119, width)
+        numeric = torch.tensor(element_table())[:, 29:38]
+        vectors[1:, : numeric.shape[1]] += 0.5 * numeric
+        self.vectors = nn.Parameter(vectors)
+        self.near = nn.Linear(width * shells, hidden, bias=False)
+        self.own = nn.Linear(width + 1, hidden)
+        self.far = nn.Linear(hidden * shells, hidden, bias=False)
+        self.again = nn.Linear(hidden, hidden)
+        self.drop = nn.Dropout(dropout)
+        last = nn.Linear(hidden, 1)
+        self.head = nn.Sequential(nn.Linear(2 * hidden + _FEATURES, hidden), nn.SiLU(), last)
+        self.direct = nn.Linear(_FEATURES, 1, bias=False)
+        with torch.no_grad():
+            # starts as the kernel's own answer
+            self.direct.weight.zero_()
+            self.direct.weight[0, 0] = 1.0
+            last.weight.mul_(0.1)
+
+    def forward(self, family: Family, elements: Tensor, found: Candidates) -> Tensor:
+        """Logits of the candidates, shape (b, t)."""
+        prototype, order = family.split(found.index)
+        assigned = elements[torch.arange(len(elements))[:, None, None], family.orders[order]]
+        vectors = self.vectors[assigned]
+        batch, top, slots, _ = vectors.shape
+        mixing = family.environment[prototype].transpose(-1, -2).reshape(batch, top, slots * len(SHELLS), slots) * 0.15
+
+        def gather(values: Tensor) -> Tensor:
+            return torch.matmul(mixing, values).reshape(batch, top, slots, -1)
+
+        share = family.share[None, None, :, None].expand(batch, top, slots, 1)
+        first = self.drop(silu(self.near(gather(vectors)) + self.own(torch.cat([vectors, share], -1))))
+        second = silu(self.far(gather(first)) + self.again(first)) + first
+        pooled = torch.cat([(second * share).sum(2), second.amax(2), found.features], -1)
+        logits = self.direct(found.features)[..., 0] + self.head(pooled)[..., 0]
+        return logits.masked_fill(~found.real, _NEVER)
+
+
+class Ranker(nn.Module):
+    """Both stages; several networks vote together.
+
+    Parameters
+    ----------
+    networks : int
+        Members of the ensemble.
+    width, hidden : int
+        Sizes of the networks.
+    dropout : float
+    """
+
+    def __init__(self, networks: int = 2, width: int = 32, hidden: int = 64, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.metric = ElementMetric()
+        self.networks = nn.ModuleList(SlotNetwork(width, hidden, dropout) for _ in range(networks))
+        self.novelty = nn.Linear(3, 1)
+
+    def forward(self, family: Family, elements: Tensor, repeats: bool = True) -> tuple[Candidates, Tensor, Tensor]:
+        """Candidates, their log-probabilities given that the prototype is known (b, t), and log p(prototype not known) (b,)."""
+        found = collect(family, self.metric(family, elements, repeats))
+        log_p = torch.stack([network(family, elements, found).log_softmax(1) for network in self.networks]).mean(0).log_softmax(1)
+        new = nn.functional.logsigmoid(self.novelty(novelty_features(found))[:, 0])
+        return found, log_p, new
+
+
+def novelty_features(found: Candidates) -> Tensor:
+    """What tells that no known prototype fits, shape (b, 3)."""
+    return torch.cat([found.votes / 5, found.features[:, :1, 0]], 1)
+
+
+__all__ = ["Candidates", "ElementMetric", "Ranker", "SlotNetwork", "collect", "novelty_features", "sum_votes"]

@@ -1,0 +1,317 @@
+"""What the crystals of a run start from: prototypes, random sites of a space group, or random atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
+
+from .checkpoint import Checkpoint, load_checkpoint
+from .crystals import MASK
+from .errors import CheckpointError, FormulaError
+from .formulas import formula_of, numbers_of
+from .prior import atomic_volumes, start_crystal
+from .prototypes.model import Candidate, PrototypeModel, load_prototypes, packaged_prototypes
+from .prototypes.table import composition
+from .symmetry.constraint import SpaceGroup
+from .symmetry.crystal import content, symmetric_crystal
+from .symmetry.groups import Group, space_group
+from .symmetry.sites import check_formula, format_sites, groups_that_hold, parse_sites
+from .symmetry.symmetry import Symmetry
+
+STARTS = ("prototypes", "random")
+
+
+def random_crystal(
+    formula: str | None = None,
+    units: int = 1,
+    seed: int | None = None,
+    spacegroup: int | str | None = None,
+    sites: str | None = None,
+) -> Atoms:
+    """A random crystal of a formula: uniform positions in a random cell of a volume that fits the elements.
+
+    Parameters
+    ----------
+    formula : str, optional
+        Content of the primitive cell, as written: ``"SrTiO3"`` has five atoms, ``"Sr2Ti2O6"`` ten. May be left out if `sites`
+        are given.
+    units : int
+        Formula units in the cell.
+    seed : int, optional
+        The same seed gives the same crystal.
+    spacegroup : int or str, optional
+        Build it on random sites of this group; the crystal then carries a :class:`asegen.SpaceGroup` constraint, which any
+        ASE dynamics or optimizer keeps.
+    sites : str, optional
+        Wyckoff positions, such as ``"Fe:4c,4a O:8d"``; needs `spacegroup`.
+
+    Returns
+    -------
+    ase.Atoms
+        ``info["seed"]`` holds the seed.
+
+    Raises
+    ------
+    FormulaError
+        The formula cannot be read, or names an element that no training crystal holds.
+    GroupError, SitesError
+        No such group; sites or a formula that it cannot hold.
+
+    Examples
+    --------
+    >>> atoms = random_crystal("SrTiO3", seed=0)
+    >>> len(atoms), atoms.pbc.all()
+    (5, np.True_)
+    >>> random_crystal("SrTiO3", spacegroup=221, seed=0).constraints[0].degrees_of_freedom
+    (0, 1)
+    """
+    if sites is not None and spacegroup is None:
+        raise FormulaError(f"the sites {sites!r} need a space group: Wyckoff letters mean nothing without one")
+    if formula is None:
+        if sites is None:
+            raise FormulaError("random_crystal needs a formula, or a space group and sites")
+        formula = formula_of_sites(sites, space_group(spacegroup))  # type: ignore[arg-type]
+    numbers = numbers_of(formula, units)
+    unknown = [int(z) for z in set(numbers.tolist()) if np.isnan(atomic_volumes()[z])]
+    if unknown:
+        names = ", ".join(chemical_symbols[z] for z in sorted(unknown))
+        raise FormulaError(f"{formula}: no training crystal contains {names}, so there is no atomic volume for it")
+    if seed is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0])
+    if spacegroup is not None:
+        return symmetric_crystal(numbers, spacegroup, sites, seed)
+    return start_crystal(numbers, seed)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A crystal before the walk."""
+
+    atoms: Atoms
+    """``info`` has the seed and says what the start is."""
+    symmetry: Symmetry | None
+    """Kept on the way, if any."""
+    kind: str
+    """``prototype``, ``sites`` (a space group, parameters random) or ``random``."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a run.
+
+    Parameters
+    ----------
+    formulas : sequence of str, optional
+        As written; None: elements are generated too, or the sites say it.
+    n : int
+        Crystals per formula (and per entry of `units`).
+    units : sequence of int
+        Formula units in the primitive cell.
+    seed : int
+    start : str, optional
+        ``"prototypes"`` or ``"random"``; None: prototypes where there is a formula and a prototype model.
+    spacegroup : int or str, optional
+    sites : str, optional
+        ``"Fe:4c,4a O:8d"``, needs `spacegroup`.
+    new : bool
+        Leave known crystals of the very formula to the end (see :meth:`asegen.prototypes.PrototypeModel.rank`).
+    diversity : float
+        See :func:`asegen.prototypes.selection.select`.
+    """
+
+    formulas: Sequence[str] | None
+    n: int = 1
+    units: Sequence[int] = (1,)
+    seed: int = 0
+    start: str | None = None
+    spacegroup: int | str | None = None
+    sites: str | None = None
+    new: bool = False
+    diversity: float = 0.5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.n, bool) or int(self.n) != self.n or self.n < 1:
+            raise FormulaError(f"n = {self.n!r} is not a positive number of crystals")
+        if self.start is not None and self.start not in STARTS:
+            raise FormulaError(f"start = {self.start!r} is not one of {', '.join(STARTS)}")
+        if self.sites is not None and self.spacegroup is None:
+            raise FormulaError(f"the sites {self.sites!r} need a space group: Wyckoff letters mean nothing without one")
+        if self.formulas is None and self.sites is None:
+            if list(self.units) != [1]:
+                raise FormulaError("units have no meaning without a formula")
+            if self.start == "prototypes":
+                raise FormulaError("prototypes are chosen for a formula; give one, or start from random atoms (start='random')")
+            if self.spacegroup is not None:
+                raise FormulaError(f"space group {self.spacegroup} needs a formula, or sites such as 'Fe:4c,4a O:8d'")
+        if self.formulas is not None and not self.formulas:
+            raise FormulaError("the list of formulas is empty")
+        if self.formulas is not None and self.sites is not None and len(self.formulas) > 1:
+            raise FormulaError("sites fix the formula; give at most one formula with them")
+
+
+def seed_of(seed: int, position: int) -> int:
+    """Seed of the crystal at a position of a run."""
+    if seed < 0:
+        raise ValueError(f"seed = {seed} must not be negative")
+    return int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
+
+
+def prototypes_for(
+    checkpoint: Checkpoint, request: Request, prototypes: str | Path | PrototypeModel | None = None
+) -> PrototypeModel | None:
+    """The prototype model of a run: the one named, else the packaged one of the checkpoint's name; None for random starts.
+
+    Raises
+    ------
+    CheckpointError
+        Prototypes are asked for and there are none for the checkpoint.
+    """
+    if request.start == "random" or (request.formulas is None and request.sites is None):
+        return None
+    if prototypes is not None:
+        return load_prototypes(prototypes)
+    packaged = packaged_prototypes()
+    if checkpoint.name in packaged:
+        return load_prototypes(checkpoint.name)
+    if request.start == "prototypes":
+        raise CheckpointError(
+            f"checkpoint '{checkpoint.name}' comes without a prototype model; name one (prototypes='default'), train one"
+            " (system = \"prototypes\" in a recipe), or start from random atoms (start='random')"
+        )
+    return None
+
+
+def make_starts(checkpoint: Checkpoint, request: Request, prototypes: PrototypeModel | None = None) -> list[Start]:
+    """Starts of a run in the order of its results: formula by formula, the most promising first.
+
+    Raises
+    ------
+    FormulaError
+        A formula that cannot be read, is outside what the checkpoint has seen, or that the space group cannot hold.
+    """
+    if request.formulas is None and request.sites is None:
+        return [Start(free_crystal(checkpoint, seed_of(request.seed, k)), None, "random") for k in range(request.n)]
+    group = None if request.spacegroup is None else space_group(request.spacegroup)
+    starts: list[Start] = []
+    for text in request.formulas or [formula_of_sites(str(request.sites), group)]:
+        for number in request.units:
+            numbers = numbers_of(text, number)
+            checkpoint.check_numbers(numbers, f"{text} with units={number}" if number != 1 else str(text))
+            if group is not None:
+                check_formula(content(numbers), group)
+                if request.sites is not None:
+                    parse_sites(request.sites, group, content(numbers))
+            seeds = [seed_of(request.seed, len(starts) + k) for k in range(request.n)]
+            if prototypes is None and group is None:
+                starts += [Start(random_crystal(text, int(number), seed=seed), None, "random") for seed in seeds]
+            else:
+                starts += _symmetric_starts(text, numbers, seeds, request, group, prototypes)
+    return starts
+
+
+def _symmetric_starts(
+    text: str, numbers: np.ndarray, seeds: list[int], request: Request, group: Group | None, model: PrototypeModel | None
+) -> list[Start]:
+    """Prototypes first, then random sites."""
+    starts: list[Start] = []
+    if model is not None:
+        candidates, _ = model.rank(numbers, new=request.new, diversity=request.diversity)
+        if group is not None:
+            candidates = [c for c in candidates if c.prototype.number == group.number]
+        if request.sites is not None and group is not None:
+            wanted = sorted(parse_sites(request.sites, group))
+            candidates = [c for c in candidates if sorted(c.sites) == wanted]
+        starts = [prototype_start(candidate, seed) for candidate, seed in zip(candidates, seeds, strict=False)]
+    for seed in seeds[len(starts) :]:
+        where = group or _draw_group(numbers, seed, model)
+        atoms = symmetric_crystal(numbers, where, request.sites, seed)
+        constraint = atoms.constraints[0]
+        atoms.set_constraint()
+        symbol = f"{where.symbol} {atoms.info.pop('sites')}"
+        atoms.info.update(start="sites", prototype=symbol, known=False)
+        starts.append(Start(atoms, constraint.symmetry, "sites"))
+    for rank, start in enumerate(starts):
+        start.atoms.info["rank"] = rank + 1
+    return starts
+
+
+def prototype_start(candidate: Candidate, seed: int) -> Start:
+    """The crystal that a prototype predicts, as a start."""
+    atoms, symmetry = candidate.crystal()
+    group = space_group(candidate.prototype.number)
+    atoms.info.update(
+        seed=int(seed),
+        spacegroup=group.number,
+        start="prototype",
+        prototype=f"{group.symbol} {format_sites(candidate.sites)}",
+        probability=round(candidate.probability, 5),
+        known=candidate.known,
+    )
+    return Start(atoms, symmetry, "prototype")
+
+
+def _draw_group(numbers: np.ndarray, seed: int, model: PrototypeModel | None) -> Group:
+    """A space group that can hold a formula, as likely as it is rich in prototypes of as many elements."""
+    possible = groups_that_hold(content(numbers))
+    weight = np.ones(231)
+    if model is not None:
+        _, counts = composition(numbers)
+        for prototype in model.table.prototypes:
+            if len(prototype.counts) == len(counts):
+                weight[prototype.number] += 1
+    chance = weight[possible]
+    return space_group(int(np.random.default_rng([seed, 1]).choice(possible, p=chance / chance.sum())))
+
+
+def formula_of_sites(sites: str, group: Group | None) -> str:
+    """Formula of the primitive cell that sites make."""
+    assert group is not None
+    numbers: list[int] = []
+    for element, label in parse_sites(sites, group):
+        numbers += [atomic_numbers[element]] * group.position(label).multiplicity_primitive
+    return formula_of(np.array(numbers))
+
+
+def constrained(start: Start) -> Atoms:
+    """A copy of a start's crystal that carries its space group, for ASE dynamics."""
+    atoms = start.atoms.copy()
+    if start.symmetry is not None:
+        group = space_group(int(atoms.info["spacegroup"]))
+        sites = parse_sites(atoms.info["prototype"].split(" ", 1)[1], group)
+        atoms.set_constraint(SpaceGroup.of_symmetry(group, start.symmetry, atoms.numbers, sites))
+    return atoms
+
+
+def free_crystal(checkpoint: str | Path | Checkpoint = "default", seed: int | None = None) -> Atoms:
+    """Start of a de novo crystal: number of atoms and volume drawn from the training data, every element hidden (X).
+
+    Parameters
+    ----------
+    checkpoint : str, path or Checkpoint
+        Whose data to draw from.
+    seed : int, optional
+
+    Returns
+    -------
+    ase.Atoms
+        Atomic numbers 0; ``info["reference_volume"]`` in Å³.
+    """
+    loaded = load_checkpoint(checkpoint)
+    if seed is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0])
+    table = loaded.header["data"]["sizes"]
+    random = np.random.Generator(np.random.Philox(key=[seed % 2**63, 1]))
+    sizes = [int(size) for size in table]
+    shares = np.array([table[str(size)]["share"] for size in sizes])
+    size = int(random.choice(sizes, p=shares / shares.sum()))
+    quantiles = table[str(size)]["volume"]
+    per_atom = float(np.interp(random.random(), np.arange(0.05, 1.0, 0.1), quantiles))
+    return start_crystal(np.full(size, MASK), seed, volume=per_atom * size)
+
+
+__all__ = ["Request", "Start", "constrained", "free_crystal", "make_starts", "prototypes_for", "random_crystal", "seed_of"]

@@ -1,0 +1,114 @@
+"""What the structure prediction benchmarks share: which rows, the published match criterion, and the table of shares.
+
+Protocol: pymatgen ``StructureMatcher(ltol=0.3, stol=0.5, angle_tol=10).get_rms_dist(answer, truth)``; rms in units of
+(V/N)^(1/3). "rms<.2" and "rms<.1" are shares of all rows, matched or not. Rows are drawn with a fixed seed. Best of k is the
+least rms of the first k answers.
+"""
+
+import csv
+import gzip
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+from ase import Atoms
+
+warnings.filterwarnings("ignore")
+
+
+def validation_rows(file, n, seed, where=None, max_atoms=20):
+    """n crystals of a file drawn with a seed; `where` (COLUMN=VALUE) chooses among the rows of a CSV file."""
+    from asegen.datasets import read_rows
+
+    keep = None
+    if where:
+        column, value = where.split("=")
+        opener = gzip.open if str(file).endswith(".gz") else open
+        with opener(file, "rt") as stream:
+            keep = [line[column] == value for line in csv.DictReader(stream)]
+    rows = [row for k, row in enumerate(read_rows(file)) if not row.error and len(row.numbers) <= max_atoms and (keep is None or keep[k])]
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:n])
+    return [Atoms(numbers=rows[i].numbers, scaled_positions=rows[i].frac, cell=rows[i].cell, pbc=True) for i in chosen]
+
+
+def rms_of(task):
+    """rms of every answer to one row; NaN where it does not match."""
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+    from pymatgen.core import Structure
+
+    answers, truth = task
+    target = Structure(*truth)
+    matcher = StructureMatcher(ltol=0.3, stol=0.5, angle_tol=10)
+    found = [matcher.get_rms_dist(Structure(*answer), target) for answer in answers]
+    return np.array([np.nan if f is None else f[0] for f in found])
+
+
+def plain(atoms):
+    return atoms.cell.array, atoms.numbers, atoms.get_scaled_positions()
+
+
+def matched_rows(made, truth, processes=2):
+    """rms of all answers, one array per row."""
+    tasks = [([plain(a) for a in answers], plain(t)) for answers, t in zip(made, truth, strict=True)]
+    with ProcessPoolExecutor(processes) as pool:
+        return list(pool.map(rms_of, tasks, chunksize=4))
+
+
+def best_of(rms, k=None):
+    """Least rms of the first k answers, NaN if none matches."""
+    part = np.asarray(rms[:k], dtype=float)
+    return float(np.nanmin(part)) if np.isfinite(part).any() else float("nan")
+
+
+def shares(rms):
+    rms = np.asarray(rms)
+    matched = rms[~np.isnan(rms)]
+    return {
+        "n": len(rms),
+        "match": round(100 * len(matched) / len(rms), 1),
+        "rms<.2": round(100 * float((matched < 0.2).sum()) / len(rms), 1),
+        "rms<.1": round(100 * float((matched < 0.1).sum()) / len(rms), 1),
+        "mean rms": round(float(matched.mean()), 4) if len(matched) else None,
+    }
+
+
+def report(rms, truth, known=None, best=(5, 20)):
+    """Shares of the first answer and of the best of several; by size, and apart for known and new prototypes."""
+    sizes = np.array([len(atoms) for atoms in truth])
+    groups = {"all": np.ones(len(truth), dtype=bool)}
+    groups |= {f"{a}-{b} atoms": (sizes >= a) & (sizes <= b) for a, b in ((1, 5), (6, 10), (11, 20))}
+    if known is not None:
+        groups |= {"known prototypes": np.asarray(known), "new prototypes": ~np.asarray(known)}
+    counts = [1, *(k for k in best if any(len(r) > 1 for r in rms))]
+    table = {}
+    for name, mask in groups.items():
+        if mask.any():
+            table[name] = {f"best of {k}" if k > 1 else "first": shares([best_of(rms[i], k) for i in np.nonzero(mask)[0]]) for k in counts}
+    return table
+
+
+def prototype_of(numbers, cell, frac):
+    """Anonymous formula and space group (symprec 0.1): what makes a prototype known."""
+    import spglib
+
+    found = spglib.get_symmetry_dataset((cell, frac, numbers), symprec=0.1)
+    counts = tuple(sorted(np.unique(numbers, return_counts=True)[1].tolist()))
+    return counts, found.number if found is not None else 0
+
+
+def known_rows(train, truth):
+    """Whether anonymous formula and space group of each row occur in a training file."""
+    from asegen.datasets import read_rows
+
+    seen = {prototype_of(row.numbers, row.cell, row.frac) for row in read_rows(train) if not row.error}
+    return np.array([prototype_of(a.numbers, a.cell.array, a.get_scaled_positions()) in seen for a in truth])
+
+
+def print_table(title, table):
+    """The report as text."""
+    print(title)
+    print(f"{'':18s} {'answers':12s} {'n':>5s} {'match':>7s} {'rms<.2':>7s} {'rms<.1':>7s} {'mean rms':>9s}")
+    for name, parts in table.items():
+        for which, row in parts.items():
+            mean = f"{row['mean rms']:9.4f}" if row["mean rms"] is not None else f"{'-':>9s}"
+            print(f"{name:18s} {which:12s} {row['n']:5d} {row['match']:7.1f} {row['rms<.2']:7.1f} {row['rms<.1']:7.1f} {mean}")
