@@ -34,7 +34,7 @@ class Graph:
         return torch.einsum("ei,eij->ej", delta, cell[self.crystal])
 
 
-def neighbours(batch: CrystalBatch, cutoff: float) -> Graph:
+def neighbours(batch: CrystalBatch, cutoff: float, centres: Tensor | None = None) -> Graph:
     """All pairs closer than a cutoff, with every periodic image and the atom's own images.
 
     Cell lists (vesin) find them in time linear in the number of atoms.
@@ -44,6 +44,8 @@ def neighbours(batch: CrystalBatch, cutoff: float) -> Graph:
     batch : CrystalBatch
         Coordinates need not be wrapped.
     cutoff : float, Å
+    centres : Tensor, shape (m,), int64, optional
+        Atoms at which edges start; default: all.
 
     Returns
     -------
@@ -59,6 +61,10 @@ def neighbours(batch: CrystalBatch, cutoff: float) -> Graph:
     frac = batch.frac.detach().cpu().double().numpy()
     cells = batch.cell.detach().cpu().double().numpy()
     bounds = batch.offsets.cpu().numpy()
+    wanted = None
+    if centres is not None:
+        wanted = np.zeros(len(frac), dtype=bool)
+        wanted[centres.cpu().numpy()] = True
     finder = NeighborList(cutoff=cutoff, full_list=True)
     sources, targets, shifts, crystals = [], [], [], []
     for number, (lo, hi, cell) in enumerate(zip(bounds[:-1], bounds[1:], cells, strict=True)):
@@ -72,6 +78,9 @@ def neighbours(batch: CrystalBatch, cutoff: float) -> Graph:
         inside = frac[lo:hi]
         home = np.floor(inside)
         i, j, shift = finder.compute(points=(inside - home) @ cell, box=cell, periodic=True, quantities="ijS")
+        if wanted is not None:
+            kept = wanted[lo:hi][i]
+            i, j, shift = i[kept], j[kept], shift[kept]
         i, j = i.astype(np.int64), j.astype(np.int64)
         # shifts refer to wrapped coordinates; give them for the coordinates as they came
         shift = shift.astype(np.int64) - home[j].astype(np.int64) + home[i].astype(np.int64)

@@ -1,12 +1,13 @@
 """Structure prediction: formula and number of atoms given, matched against the truth.
 
     python benchmarks/structure_prediction.py FILE [--checkpoint mp20] [-n 500] [--where structure_source=mp20]
-        [--best-of 20] [--new] [--start random] [--train TRAIN] [--json OUT]
+        [--best-of 20] [--new] [--start random] [--train TRAIN] [--reliability PNG] [--json OUT]
 
 FILE is anything `asegen data convert` reads (a CDVAE-style CSV of a validation split, say); with TRAIN, rows are told apart by
 whether their prototype (anonymous formula and space group) occurs there. Protocol: ``matching.py``. ``--new`` makes known
 crystals of the very formula lose their place at the top: every row of a validation split is a crystal that is not in the
-training split, so a known polymorph is never the answer.
+training split, so a known polymorph is never the answer. ``--reliability`` plots how often the first answer is right (rms < .2)
+against the probability that it carries.
 """
 
 import argparse
@@ -14,7 +15,30 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 from matching import known_rows, matched_rows, print_table, report, validation_rows
+
+
+def reliability(probability, right, file=None, bins=(0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)):
+    """Predicted probability against the share of right answers, bin by bin; the expected calibration error."""
+    which = np.digitize(probability, bins[1:-1])
+    full = [which == k for k in range(len(bins) - 1) if (which == k).any()]
+    rows = [(probability[own].mean(), right[own].mean(), int(own.sum())) for own in full]
+    error = sum(count * abs(p - share) for p, share, count in rows) / len(probability)
+    print(f"reliability of the first answer: expected calibration error {error:.3f}")
+    print("  " + "  ".join(f"{p:.2f}:{share:.2f} ({count})" for p, share, count in rows))
+    if file:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
+        axes.plot([0, 1], [0, 1], color="0.7", lw=1)
+        axes.scatter([r[0] for r in rows], [r[1] for r in rows], s=[10 + 2 * r[2] ** 0.7 for r in rows])
+        axes.set(xlabel="probability given", ylabel="share right (rms < .2)", xlim=(0, 1), ylim=(0, 1))
+        figure.savefig(file, dpi=110)
+    return {"error": round(float(error), 4), "bins": [[round(float(p), 3), round(float(share), 3), count] for p, share, count in rows]}
 
 
 def main():
@@ -39,6 +63,7 @@ def main():
     parser.add_argument("--walk", action="append", help="steps,correctors,churn,snr[,...]; may be repeated; default: the checkpoint's")
     parser.add_argument("--data-name", help="what FILE is, for the table; default: its name")
     parser.add_argument("--max-atoms", type=int, default=20)
+    parser.add_argument("--reliability")
     parser.add_argument("--json")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
@@ -58,11 +83,15 @@ def main():
         made = generate(formulas, n=args.best_of, seed=args.seed, checkpoint=checkpoint, **options)
         seconds = (time.time() - start) / len(formulas)
         answers = [made[k * args.best_of : (k + 1) * args.best_of] for k in range(len(formulas))]
-        table = report(matched_rows(answers, truth, args.processes), truth, known)
+        rms = matched_rows(answers, truth, args.processes)
+        table = report(rms, truth, known)
         walk = Walk.of(checkpoint.walk_defaults)
         result = {"walk": str(walk), "evaluations": walk.calls, "seconds per formula": round(seconds, 4), **options, "table": table}
         results.append(result)
         print_table(f"{args.checkpoint}, {seconds:.3f} s per formula, {json.dumps(options)}", table)
+        if args.reliability:
+            chance = np.array([a[0].info.get("probability", 0.0) for a in answers])
+            result["reliability"] = reliability(chance, np.array([r[0] < 0.2 for r in rms]), args.reliability)
     if args.json:
         summary = {"data": args.data_name or Path(args.file).name, "checkpoint": args.checkpoint, "results": results}
         Path(args.json).write_text(json.dumps(summary, indent=1))

@@ -9,7 +9,7 @@ import torch
 from ase import Atoms
 
 from ..checkpoint import Checkpoint
-from ..crystals import CrystalBatch
+from ..crystals import MASK, CrystalBatch
 from ..devices import free_memory, inference
 from ..prior import reference_volume
 from ..symmetry.symmetry import Symmetry
@@ -92,13 +92,15 @@ def _walk_down(
     times = walk.times()
     noise = [draw_noise(a.info["seed"], len(a), walk.rows) for a in starts]
     projection = None if symmetry is None else Projection.of(symmetry)
+    # hidden elements are decided atom by atom, so that the atoms of an orbit may differ
+    shared = None if bool((batch.species == MASK).any()) else symmetry
     if walk.begin < 1:
         state = hold(blur(state, noise_of_step([rows[-1] for rows in noise], device), system.schedule, times[0]), state, projection)
 
     def scores(state: State, time: float) -> StepScores:
         times = torch.full((len(starts),), time, dtype=torch.float64, device=device)
         with inference(device, precision):
-            found = system.scores_at(state.batch(), state.y, times, state.volume)
+            found = system.scores_at(state.batch(), state.y, times, state.volume, symmetry=shared)
         return StepScores(found.position, found.lattice, found.elements)
 
     for k in range(walk.steps):

@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..symmetry.symmetry import Symmetry
+
 NUM_SPECIES = 119  # atomic numbers 0 (not decided) to 118
 
 
@@ -38,6 +40,8 @@ class NetworkInput:
     """Share α of the clean lattice that is left at that level, shape (b,); the noise has width √(1 − α²)."""
     condition: Tensor | None = None
     """What else is fixed (space group, properties, …) as one vector per crystal, shape (b, c)."""
+    symmetry: Symmetry | None = None
+    """What the crystals have exactly, elements included, for networks that can save work by it; it never changes an answer."""
 
 
 class NetworkOutput(NamedTuple):

@@ -1,8 +1,8 @@
 """The equivariant network: NequIP's interaction layers on the crystal's graph.
 
 Exactly equivariant under rotation, translation, inversion, permutation and the choice of images; its forces do not depend
-on the choice of cell either. Cost linear in the number of atoms. The position output is a vector per atom, the lattice
-output a symmetric strain per crystal.
+on the choice of cell either. Cost linear in the number of atoms, or of orbits if the crystals have a symmetry and the input says so.
+The position output is a vector per atom, the lattice output a symmetric strain per crystal.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..crystals import CrystalBatch
-from ..graphs import neighbours
+from ..graphs import Graph, neighbours
 from ..lattice import strain_to_log
 from ..prior import lattice_tangent_of
 from .base import NUM_SPECIES, ElementEmbedding, LevelEmbedding, NetworkInput, NetworkOutput
+from .orbits import Orbits, SendFromAll
 
 _LENGTH = 18.0 ** (1 / 3)
 
@@ -50,6 +51,7 @@ class EquivariantNetwork(nn.Module):
         with _float32():
             self._build(features, layers, cutoff, lmax, neighbours, num_conditions)
         self.cutoff = cutoff
+        self.lmax = lmax
 
     def _build(self, features: int, layers: int, cutoff: float, lmax: int, neighbours: float, num_conditions: int) -> None:
         from e3nn.o3 import Irreps
@@ -78,9 +80,11 @@ class EquivariantNetwork(nn.Module):
                     "avg_num_neighbors": neighbours,
                     "use_sc": True,
                     "type_names": ["any"],
-                    "is_first_layer": number == 0,
+                    # the first layer of NequIP expects the features of all senders, not those of the receivers alone
+                    "is_first_layer": False,
                 },
             )
+            layer.conv.ghost_exchange = SendFromAll(state["node_features"])
             state = layer.irreps_out
             self.layers.append(layer)
         self.vector = AtomwiseLinear(irreps_in=state, irreps_out=Irreps("1x1o"), out_field="vector")
@@ -98,52 +102,59 @@ class EquivariantNetwork(nn.Module):
 
     def _forward(self, inputs: NetworkInput) -> NetworkOutput:
         batch = CrystalBatch(inputs.species, inputs.frac, inputs.cell, inputs.num_atoms)
-        graph = neighbours(batch, self.cutoff)
         index = batch.index
+        orbits = Orbits.of(inputs, max(self.lmax, 1), self.enter.weight.dtype)
+        first, site = orbits.first, orbits.site
+        graph = neighbours(batch, self.cutoff, None if orbits.turn is None else first)
+        receiver, sender = site[graph.source], graph.target
         vectors = graph.vectors(inputs.frac, inputs.cell)
         level = self.level(inputs)
-        attributes = self.enter(torch.cat([self.elements(inputs.species), level[index]], -1))
+        # from here on to the read-outs rows are orbits, except for senders, which are atoms
+        attributes = self.enter(torch.cat([self.elements(inputs.species[first]), level[index[first]]], -1))
         data = {
-            "pos": inputs.frac,
-            "edge_index": torch.stack([graph.source, graph.target]),
+            "pos": inputs.frac[first],
+            "edge_index": torch.stack([receiver, sender]),
             "edge_vectors": vectors,
-            "atom_types": torch.zeros_like(inputs.species),
+            "atom_types": torch.zeros_like(first),
             "node_attrs": attributes,
             "node_features": attributes,
+            "orbits": orbits,
         }
         for module in (self.lengths, self.radial, self.angular, *self.layers, self.vector, self.scalar):
             data = module(data)
-        scalar = data["scalar"]
+        scalar = data["scalar"][site]
         gain = functional.softplus(self.gain(level))
-        cartesian = data["vector"] * gain[index]
+        cartesian = orbits.features(data["vector"], self.vector.irreps_out["vector"]) * gain[index]
         # a score has an index below: fractional components are r-components times the lattice vectors
         length = _LENGTH * inputs.num_atoms[index].to(cartesian.dtype) ** (1 / 3)
         position = torch.einsum("ni,nki->nk", cartesian, inputs.cell[index]) / length[:, None]
         mean = torch.zeros(len(batch), 3, dtype=position.dtype, device=position.device).index_add_(0, index, position)
         position = position - (mean / inputs.num_atoms[:, None])[index]
-        strain = self._strain(inputs, scalar, level, graph.source, graph.target, graph.crystal, vectors, data["edge_embedding"], index)
+        strain = self._strain(inputs, scalar, level, graph, vectors, data["edge_embedding"], orbits, index)
         lattice = lattice_tangent_of(strain_to_log(strain, inputs.cell))
-        return NetworkOutput(position, lattice, self.species(scalar))
+        return NetworkOutput(position, lattice, self.species(data["scalar"])[site])
 
     def _strain(
         self,
         inputs: NetworkInput,
         scalar: Tensor,
         level: Tensor,
-        source: Tensor,
-        target: Tensor,
-        crystal: Tensor,
+        graph: Graph,
         vectors: Tensor,
         radial: Tensor,
+        orbits: Orbits,
         index: Tensor,
     ) -> Tensor:
         """Symmetric strain per crystal: edges pull along themselves, the mean atom sets the volume."""
         count = len(inputs.num_atoms)
-        pull = self.edge(torch.cat([scalar[source], scalar[target], radial], -1))
+        pull = self.edge(torch.cat([scalar[graph.source], scalar[graph.target], radial], -1))
         unit = vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-6)
         dyad = pull[:, :, None] * unit[:, :, None] * unit[:, None, :] * radial[:, :1, None]
-        total = torch.zeros(count, 3, 3, dtype=dyad.dtype, device=dyad.device).index_add_(0, crystal, dyad)
-        edges = torch.bincount(crystal, minlength=count).clamp(min=1).to(dyad.dtype)
+        orbit = orbits.site[graph.source]
+        total = orbits.sum_tensors(dyad, orbit, index, count)
+        # every atom of an orbit has as many edges as the one that was looked at
+        per_atom = torch.bincount(orbit, minlength=len(orbits.first))[orbits.site]
+        edges = torch.zeros_like(inputs.num_atoms).index_add_(0, index, per_atom).clamp(min=1).to(dyad.dtype)
         pooled = torch.zeros(count, scalar.shape[1], dtype=scalar.dtype, device=scalar.device).index_add_(0, index, scalar)
         pooled = pooled / inputs.num_atoms[:, None]
         swell = self.volume(torch.cat([pooled, level], -1))

@@ -21,6 +21,7 @@ from ..kernels import Schedule
 from ..lattice import cell_from_log
 from ..networks.base import NUM_SPECIES, NetworkInput
 from ..prior import lattice_coordinates, log_cell_of, reference_volume
+from ..symmetry.symmetry import Symmetry
 
 
 class Scores(NamedTuple):
@@ -80,7 +81,14 @@ class DiffusionSystem(nn.Module):
         self.schedule = schedule or Schedule()
         self.free_share = free_share
 
-    def scores(self, batch: CrystalBatch, time: Tensor, volume: Tensor | None = None, condition: Tensor | None = None) -> Scores:
+    def scores(
+        self,
+        batch: CrystalBatch,
+        time: Tensor,
+        volume: Tensor | None = None,
+        condition: Tensor | None = None,
+        symmetry: Symmetry | None = None,
+    ) -> Scores:
         """Scores of noisy crystals.
 
         Parameters
@@ -92,15 +100,26 @@ class DiffusionSystem(nn.Module):
         volume : Tensor, shape (b,), optional, Å³
             Reference volume; default: the sum of atomic volumes.
         condition : Tensor, shape (b, c), optional
+        symmetry : Symmetry, optional
+            What the crystals have exactly, elements included. An equivariant network then computes one atom per orbit; the
+            scores are the same.
         """
         if volume is None:
             volume = reference_volume(batch.species, batch.index, len(batch))
         y = lattice_coordinates(batch.cell, volume)
-        return self.scores_at(batch, y, time, volume, condition)
+        return self.scores_at(batch, y, time, volume, condition, symmetry)
 
-    def scores_at(self, batch: CrystalBatch, y: Tensor, time: Tensor, volume: Tensor, condition: Tensor | None = None) -> Scores:
+    def scores_at(
+        self,
+        batch: CrystalBatch,
+        y: Tensor,
+        time: Tensor,
+        volume: Tensor,
+        condition: Tensor | None = None,
+        symmetry: Symmetry | None = None,
+    ) -> Scores:
         """As :meth:`scores` for lattice coordinates already at hand."""
-        inputs = self._inputs(batch, y, time, volume, condition)
+        inputs = replace(self._inputs(batch, y, time, volume, condition), symmetry=symmetry)
         raw = self.network(_to_float(inputs))
         norm, alpha = inputs.position_norm, inputs.lattice_alpha
         spread = (1 - alpha**2).sqrt()
