@@ -98,6 +98,8 @@ class Start:
     """Kept on the way, if any."""
     kind: str
     """``prototype``, ``sites`` (a space group, parameters random) or ``random``."""
+    sites: tuple[tuple[str, str], ...] = ()
+    """Element and label of every site, in the order of `symmetry`."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def _symmetric_starts(
         atoms.set_constraint()
         symbol = f"{where.symbol} {atoms.info.pop('sites')}"
         atoms.info.update(start="sites", prototype=symbol, known=False)
-        starts.append(Start(atoms, constraint.symmetry, "sites"))
+        starts.append(Start(atoms, constraint.symmetry, "sites", tuple(constraint.sites)))
     for rank, start in enumerate(starts):
         start.atoms.info["rank"] = rank + 1
     return starts
@@ -252,7 +254,7 @@ def prototype_start(candidate: Candidate, seed: int) -> Start:
         probability=round(candidate.probability, 5),
         known=candidate.known,
     )
-    return Start(atoms, symmetry, "prototype")
+    return Start(atoms, symmetry, "prototype", tuple(candidate.sites))
 
 
 def _draw_group(numbers: np.ndarray, seed: int, model: PrototypeModel | None) -> Group:
@@ -282,8 +284,7 @@ def constrained(start: Start) -> Atoms:
     atoms = start.atoms.copy()
     if start.symmetry is not None:
         group = space_group(int(atoms.info["spacegroup"]))
-        sites = parse_sites(atoms.info["prototype"].split(" ", 1)[1], group)
-        atoms.set_constraint(SpaceGroup.of_symmetry(group, start.symmetry, atoms.numbers, sites))
+        atoms.set_constraint(SpaceGroup.of_symmetry(group, start.symmetry, atoms.numbers, start.sites))
     return atoms
 
 

@@ -1,6 +1,6 @@
-"""Speed of sampling, of a calculator call, of one network call against size, and of training. Prints tables.
+"""Speed of sampling, of a calculator call, of one network call against size and symmetry, and of training. Prints tables.
 
-    python benchmarks/speed.py [--checkpoint default] [--part sampling calculator scaling training] [--data ARRAYS]
+    python benchmarks/speed.py [--checkpoint default] [--part sampling calculator scaling symmetry training] [--data ARRAYS]
 
 Run on an otherwise idle machine; medians of five.
 """
@@ -15,6 +15,7 @@ from ase.build import bulk
 from asegen import CrystalBatch, ScoreCalculator, generate, load_checkpoint, random_crystal
 from asegen.networks import build_network
 from asegen.prior import lattice_coordinates, reference_volume
+from asegen.symmetry import Symmetry, symmetric_crystal
 from asegen.systems.diffusion import DiffusionSystem
 
 
@@ -84,6 +85,35 @@ def scaling():
         print(f"  {name:12s}" + "  ".join(row))
 
 
+def symmetry():
+    print("\nequivariant network, 20 atoms: ms/crystal for the whole cell and for one atom per orbit, and what that changes")
+    cases = (
+        ("P1", "Ca4Ti4O12", None),
+        ("Pnma", "Ca4Ti4O12", "Ca:4c Ti:4b O:4c,8d"),
+        ("R-3c", "Ca6Ti6O8", "Ca:18e Ti:18e O:12c,12c"),
+        ("Fm-3m", "Mg6Al6O8", "Mg:24d Al:24e O:32f"),
+    )
+    system = DiffusionSystem(build_network("equivariant", {"features": 32, "layers": 3})).eval()
+    for group, formula, sites in cases:
+        atoms = symmetric_crystal(formula, group, sites, seed=0)
+        for count in (1, 32):
+            batch = CrystalBatch.from_atoms([atoms] * count)
+            shared = Symmetry.cat([atoms.constraints[0].symmetry] * count)
+            time_ = torch.full((count,), 0.5, dtype=torch.float64)
+
+            def call(given, b=batch, t=time_):
+                with torch.no_grad():
+                    return system.scores(b, t, symmetry=given)
+
+            whole, part = (median(lambda given=given: call(given)) / count * 1e3 for given in (None, shared))
+            away = max(float((a - b).nan_to_num().abs().max()) for a, b in zip(call(shared), call(None), strict=True))
+            orbits = shared.num_sites // count
+            print(
+                f"  {group:6s} {orbits:2d} orbits, batch of {count:2d}: whole {whole:6.2f}  orbits {part:6.2f}"
+                f"  ratio {whole / part:4.1f}  difference {away:.0e}"
+            )
+
+
 def training(data):
     from asegen.datasets import CrystalArrays
     from asegen.training.module import TrainingModule
@@ -124,7 +154,7 @@ def training(data):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="default")
-    parser.add_argument("--part", nargs="*", default=["sampling", "calculator", "scaling"])
+    parser.add_argument("--part", nargs="*", default=["sampling", "calculator", "scaling", "symmetry"])
     parser.add_argument("--data")
     args = parser.parse_args()
     if "sampling" in args.part:
@@ -133,6 +163,8 @@ def main():
         calculator(args.checkpoint)
     if "scaling" in args.part:
         scaling()
+    if "symmetry" in args.part:
+        symmetry()
     if "training" in args.part:
         training(args.data)
 

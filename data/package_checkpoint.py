@@ -2,7 +2,7 @@
 
     python data/package_checkpoint.py runs/mp20 --walk steps=50 churn=1 --prediction table.json [--de-novo table.json] [--note "…"]
 
-`table.json` come from benchmarks/structure_prediction.py and benchmarks/de_novo.py.
+`table.json` come from benchmarks/structure_prediction.py --start random and benchmarks/de_novo.py.
 """
 
 import argparse
@@ -38,8 +38,9 @@ def main():
     for path in args.prediction:
         table = json.loads(Path(path).read_text())
         for result in table["results"]:
-            key = f"structure prediction on {table['data']}, n = {result['n']}, {result['evaluations']} evaluations"
-            metrics[key] = {k: result[k] for k in ("match", "rms<.2", "rms<.1", "mean rms")}
+            first = result["table"]["all"]["first"]
+            key = f"structure prediction on {table['data']}, n = {first['n']}, {result['evaluations']} evaluations"
+            metrics[key] = {k: first[k] for k in ("match", "rms<.2", "rms<.1", "mean rms")}
             tables.append((table["data"], result))
     for path in args.de_novo:
         metrics["de novo"] = json.loads(Path(path).read_text())
@@ -71,17 +72,14 @@ def main():
             "Structure prediction: formula and number of atoms given, random start, one sample each; pymatgen StructureMatcher (ltol 0.3,",
             "stol 0.5, angle_tol 10); shares in % of all structures, rms in (V/N)^(1/3). `benchmarks/structure_prediction.py`.",
             "",
-            "| data | n | evaluations | churn | correctors | " + " | ".join(columns) + " |",
-            "|---|---|---|---|---|" + "---|" * len(columns),
+            "| data | rows | n | walk | " + " | ".join(columns) + " |",
+            "|---|---|---|---|" + "---|" * len(columns),
         ]
         for file, result in tables:
-            walk = result["walk"]
-            row = [file, result["n"], result["evaluations"], walk["churn"], walk["correctors"], *(result[c] for c in columns)]
-            lines.append("| " + " | ".join(str(x) for x in row) + " |")
-            for part, values in result.items():
-                if part.endswith("atoms") and len(tables) < 8:
-                    row = [f"… {part}", values["n"], "", "", "", *(values[c] for c in columns)]
-                    lines.append("| " + " | ".join(str(x) for x in row) + " |")
+            for part, values in result["table"].items():
+                first = values["first"]
+                row = [file, part, first["n"], result["walk"] if part == "all" else "", *(first[c] for c in columns)]
+                lines.append("| " + " | ".join(str(x) for x in row) + " |")
         lines.append("")
     for path in args.de_novo:
         lines += ["De novo, `benchmarks/de_novo.py`:", "", "| | |", "|---|---|"]

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from asegen.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from asegen.networks import build_network
+from asegen.prototypes.model import load_prototypes
 from asegen.systems.diffusion import DiffusionSystem
 
 torch.set_num_threads(1)
@@ -82,6 +83,12 @@ def small_energy(tmp_path_factory) -> Checkpoint:
     system = DiffusionSystem(shaken_network("energy", **OPTIONS))
     save_checkpoint(path, system, small_header("energy", "energy", OPTIONS), dtype=torch.float32)
     return load_checkpoint(path)
+
+
+@pytest.fixture(scope="session")
+def packaged_mp20():
+    """The packaged prototype model mp20."""
+    return load_prototypes("mp20")
 
 
 @pytest.fixture

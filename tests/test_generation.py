@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
-from asegen import free_crystal, generate, random_crystal
+from asegen import free_crystal, generate, load_prototypes, random_crystal
 from asegen.errors import CheckpointError, FormulaError
 from asegen.prior import atomic_volumes
+from asegen.report import space_group as group_of
+from asegen.symmetry import GroupError, SitesError, space_group
 
 
 def same(a, b, tolerance=1e-5) -> bool:
@@ -74,6 +76,18 @@ def test_progress_reaches_the_end(small):
         ({"formula": "NaCl", "seed": -1}, ValueError, "seed = -1"),
         ({"formula": "NaCl", "checkpoint": "nonsense"}, CheckpointError, "no checkpoint 'nonsense'"),
         ({"formula": "NaCl", "precision": "half"}, Exception, "unknown precision"),
+        ({"formula": "NaCl", "batch_size": 0}, ValueError, "batch_size = 0"),
+        ({"formula": "NaCl", "start": "prototypes"}, CheckpointError, "comes without a prototype model"),
+        ({"formula": "NaCl", "start": "thin air"}, FormulaError, "start = 'thin air'"),
+        ({"formula": "NaCl", "prototypes": "nonsense"}, CheckpointError, "no prototype model 'nonsense'"),
+        ({"formula": "NaCl", "prototypes": "mp20", "diversity": 2}, ValueError, "diversity = 2"),
+        ({"formula": "NaCl", "prototypes": "mp20", "refine": 99}, ValueError, "refine = 99"),
+        ({"formula": "NaCl", "spacegroup": 231}, GroupError, "no space group 231"),
+        ({"formula": "NaCl", "spacegroup": 62}, SitesError, "Pnma"),
+        ({"formula": "NaCl", "sites": "Na:4a Cl:4b"}, FormulaError, "need a space group"),
+        ({"formula": "NaCl", "spacegroup": 225, "sites": "Na:4a Cl:8c"}, SitesError, "not NaCl|not Na1Cl1"),
+        ({"formula": None, "spacegroup": 225}, FormulaError, "needs a formula"),
+        ({"formula": None, "start": "prototypes"}, FormulaError, "chosen for a formula"),
     ],
 )
 def test_bad_requests_say_what_is_wrong(small, arguments, error, words):
@@ -99,3 +113,93 @@ def test_free_starts_follow_the_table_of_the_data(small):
     assert set(sizes) == {2, 4} and 70 < sizes.count(2) < 130
     start = free_crystal(small, seed=0)
     assert (start.numbers == 0).all() and 9 <= start.info["reference_volume"] / len(start) <= 21
+
+
+# ------------------------------------------------------------------------------------------------------------------- prototypes
+
+
+def test_prototypes_come_ranked_and_carry_what_they_are(small, packaged_mp20):
+    crystals = generate(["SrTiO3", "NaCl"], n=3, seed=5, checkpoint=small, prototypes="mp20")
+    assert [a.info["rank"] for a in crystals] == [1, 2, 3, 1, 2, 3]
+    for atoms, candidate in zip(crystals, packaged_mp20.rank("SrTiO3", 3)[0], strict=False):
+        info = atoms.info
+        assert info["start"] == "prototype" and info["spacegroup"] == candidate.prototype.number and info["steps"] == 0
+        assert info["probability"] == pytest.approx(candidate.probability, abs=1e-5) and info["known"] == candidate.known
+        assert info["checkpoint"] == "small" and info["checkpoint_hash"] == small.hash
+        expected, _ = candidate.crystal()
+        assert same(atoms, expected, 1e-12)
+        assert not atoms.constraints
+    assert crystals[0].info["known"] and group_of(crystals[0]) == 221 and group_of(crystals[3]) == 225
+    fresh = generate("CsCl", n=1, checkpoint=small, prototypes="mp20", new=True)[0]
+    assert fresh.info["spacegroup"] == packaged_mp20.rank("CsCl", 1, new=True)[0][0].prototype.number
+
+
+def test_the_packaged_checkpoint_finds_its_prototypes_by_name():
+    ranked = generate("SrTiO3", checkpoint="mp20")[0]
+    assert ranked.info["start"] == "prototype" and group_of(ranked) == 221 and ranked.cell.lengths()[0] == pytest.approx(3.93, rel=0.02)
+    free = generate("SrTiO3", checkpoint="mp20", start="random", steps=4)[0]
+    assert "rank" not in free.info and free.info["steps"] == 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_prototypes_then_sites_are_the_same_whatever_the_batch_size(small, batch_size):
+    """Fe7O has few prototypes; what is left is filled by the score model, in the same order."""
+    few = len(load_prototypes("mp20").rank("Fe7O")[0])
+    arguments = {"n": few + 3, "seed": 2, "checkpoint": small, "prototypes": "mp20", "refine": 0.1}
+    whole = generate(["Fe7O", "NaCl"], **arguments)
+    parts = generate(["Fe7O", "NaCl"], batch_size=batch_size, **arguments)
+    assert [a.info["start"] for a in whole[: few + 3]] == ["prototype"] * few + ["sites"] * 3
+    assert [a.info["rank"] for a in whole] == [*range(1, few + 4)] * 2
+    assert all(same(a, b, 1e-4) and a.info == b.info for a, b in zip(whole, parts, strict=True))
+    assert all(a.info["steps"] == 6 for a in whole if a.info["start"] == "sites")
+    assert not same(whole[few], generate("Fe7O", **{**arguments, "seed": 3})[few], 1e-2)
+
+
+def test_refined_prototypes_move_a_little_and_keep_their_group(small):
+    plain = generate("Mg2Al4O8", n=4, checkpoint=small, prototypes="mp20")
+    refined = generate("Mg2Al4O8", n=4, checkpoint=small, prototypes="mp20", refine=0.05)
+    assert all(a.info["steps"] == 0 and b.info["steps"] >= 4 for a, b in zip(plain, refined, strict=True))
+    for before, after in zip(plain, refined, strict=True):
+        assert before.info["spacegroup"] == after.info["spacegroup"] and not same(before, after, 1e-6)
+        group = space_group(after.info["spacegroup"])
+        assert len(space_group(group_of(after, symprec=1e-3)).rotations) >= len(group.rotations)
+        delta = before.get_scaled_positions(wrap=False) - after.get_scaled_positions(wrap=False)
+        assert np.abs(delta).max() < 0.25
+
+
+@pytest.mark.parametrize(
+    ("formula", "group", "options"),
+    [
+        ("SrTiO3", "P4mm", {"prototypes": "mp20"}),
+        ("SrTiO3", 221, {"start": "random"}),
+        ("Zr4O8", "P2_1/c", {"prototypes": "mp20", "new": True}),
+        ("Fe8O8", 62, {"sites": "Fe:4c,4a O:8d"}),
+        (None, "Pnma", {"sites": "Fe:4c,4a O:8d"}),
+        ("Na2Cl2", "Cmcm", {}),
+        ("Si3O6", "P3_121", {}),
+    ],
+)
+def test_the_group_asked_for_is_that_of_the_crystals(small, formula, group, options):
+    for atoms in generate(formula, n=3, seed=1, spacegroup=group, checkpoint=small, **options):
+        number = space_group(group).number
+        assert atoms.info["spacegroup"] == number
+        found = space_group(group_of(atoms, symprec=1e-3))
+        assert found.number == number or len(found.rotations) * len(found.setting.centrings) > len(space_group(group).rotations)
+        if "sites" in options:
+            assert atoms.info["prototype"] == "Pnma Fe:4c,4a O:8d" or atoms.info["prototype"] == "Pnma Fe:4a,4c O:8d"
+            assert sorted(atoms.numbers) == [8] * 8 + [26] * 8
+
+
+def test_finished_prototypes_and_sites_are_not_made_again(small):
+    few = len(load_prototypes("mp20").rank("Fe7O")[0])
+    arguments = {"n": few + 2, "seed": 0, "checkpoint": small, "prototypes": "mp20"}
+    whole, seen, steps = generate("Fe7O", **arguments), [], []
+    done = {0: whole[0], few: whole[few]}
+    again = generate("Fe7O", done=done, on_batch=seen.extend, progress=lambda count, total: steps.append((count, total)), **arguments)
+    assert sorted(position for position, _ in seen) == [*range(1, few), few + 1] and again[0] is whole[0]
+    assert all(same(a, b, 1e-5) for a, b in zip(again, whole, strict=True))
+    assert steps[-1] == (12, 12)  # two crystals on sites, six steps each
+
+
+def test_de_novo_has_no_prototypes(small):
+    assert all("rank" not in a.info for a in generate(n=2, checkpoint=small, prototypes="mp20"))

@@ -4,8 +4,8 @@ import ase.io
 import numpy as np
 import pytest
 
-from asegen.errors import AsegenError
 from asegen import random_crystal
+from asegen.errors import AsegenError
 from asegen.store import RunFolder, from_json, to_json
 
 REQUEST = {"formula": ["NaCl"], "n": 3}

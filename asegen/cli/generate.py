@@ -200,6 +200,7 @@ def _write(folder: RunFolder, crystals: list[Atoms], loaded: Any, start: Start, 
         finally:
             unfinished.unlink(missing_ok=True)
     contact_sheet(crystals, folder.folder / "crystals.png")
+    (folder.folder / "generation.traj").unlink(missing_ok=True)  # of a run that is overwritten
     if walk is not None:
         atoms = constrained(start)
         atoms.calc = ScoreCalculator(loaded, device=device)

@@ -104,16 +104,15 @@ class EquivariantNetwork(nn.Module):
         batch = CrystalBatch(inputs.species, inputs.frac, inputs.cell, inputs.num_atoms)
         index = batch.index
         orbits = Orbits.of(inputs, max(self.lmax, 1), self.enter.weight.dtype)
-        first, site = orbits.first, orbits.site
+        first = orbits.first
         graph = neighbours(batch, self.cutoff, None if orbits.turn is None else first)
-        receiver, sender = site[graph.source], graph.target
         vectors = graph.vectors(inputs.frac, inputs.cell)
         level = self.level(inputs)
         # from here on to the read-outs rows are orbits, except for senders, which are atoms
         attributes = self.enter(torch.cat([self.elements(inputs.species[first]), level[index[first]]], -1))
         data = {
             "pos": inputs.frac[first],
-            "edge_index": torch.stack([receiver, sender]),
+            "edge_index": torch.stack([orbits.site[graph.source], graph.target]),
             "edge_vectors": vectors,
             "atom_types": torch.zeros_like(first),
             "node_attrs": attributes,
@@ -122,7 +121,7 @@ class EquivariantNetwork(nn.Module):
         }
         for module in (self.lengths, self.radial, self.angular, *self.layers, self.vector, self.scalar):
             data = module(data)
-        scalar = data["scalar"][site]
+        scalar = orbits.scalars(data["scalar"])
         gain = functional.softplus(self.gain(level))
         cartesian = orbits.features(data["vector"], self.vector.irreps_out["vector"]) * gain[index]
         # a score has an index below: fractional components are r-components times the lattice vectors
@@ -132,7 +131,7 @@ class EquivariantNetwork(nn.Module):
         position = position - (mean / inputs.num_atoms[:, None])[index]
         strain = self._strain(inputs, scalar, level, graph, vectors, data["edge_embedding"], orbits, index)
         lattice = lattice_tangent_of(strain_to_log(strain, inputs.cell))
-        return NetworkOutput(position, lattice, self.species(data["scalar"])[site])
+        return NetworkOutput(position, lattice, orbits.scalars(self.species(data["scalar"])))
 
     def _strain(
         self,

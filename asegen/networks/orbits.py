@@ -56,6 +56,10 @@ class Orbits:
         turn = cell[symmetry.index] @ operation @ torch.linalg.inv(cell)[symmetry.index]
         return cls(first, site, turn, tuple(matrix.to(dtype) for matrix in wigner(turn, lmax)))
 
+    def scalars(self, values: Tensor) -> Tensor:
+        """Scalars of all atoms from those of the orbits, shapes (s, d) and (n, d)."""
+        return values if self.turn is None else values[self.site]
+
     def features(self, values: Tensor, irreps: Iterable[tuple[int, tuple[int, int]]]) -> Tensor:
         """Features of all atoms from those of the orbits.
 

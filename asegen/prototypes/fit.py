@@ -21,11 +21,12 @@ from ..errors import DataError, RecipeError
 from .alignment import Cluster, gather
 from .geometry import fit_geometry
 from .model import save_prototypes
-from .ranker import Candidates, Ranker, collect, novelty_features, sum_votes
+from .ranker import Candidates, Ranker, collect, likeness_to_known, novelty_features, sum_votes
 from .standard import Key, StandardCrystal, standard_crystal
 from .table import Family, Prototype, PrototypeTable, environment_of
 
 _LARGEST_PAIRS = 400_000
+_MOST_TAKEN = 3000
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,15 @@ class PrototypeRecipe:
     kernel_epochs: int = 6
     """Passes of the first stage."""
     kernel_rate: float = 0.01
-    epochs: int = 8
+    epochs: int = 5
     """Passes of the second stage."""
     rate: float = 2e-3
-    networks: int = 2
+    networks: int = 3
     """Members of the ensemble."""
     width: int = 32
     hidden: int = 64
-    dropout: float = 0.1
-    weight_decay: float = 0.01
+    dropout: float = 0.25
+    weight_decay: float = 0.1
     queries: int = 4000
     """Most queries of one family in a pass (families of one anonymous formula can hold most of a data set)."""
     processes: int = 2
@@ -201,6 +202,8 @@ class Query:
     found: Candidates
     wanted: Tensor
     """The right candidate, shape (b,)."""
+    chosen: Tensor
+    """The examples, shape (b,)."""
 
 
 def train_ranker(ranker: Ranker, table: PrototypeTable, recipe: PrototypeRecipe, say: Callable[[str], None]) -> dict[str, list[float]]:
@@ -218,9 +221,10 @@ def train_ranker(ranker: Ranker, table: PrototypeTable, recipe: PrototypeRecipe,
                 old = repeated[chosen]
                 if old.any():
                     kept = Candidates(found.index[old], found.features[old], found.real[old], found.votes[old])
-                    queries.append(Query(family, family.examples[chosen[old]], kept, wanted[old]))
+                    queries.append(Query(family, family.examples[chosen[old]], kept, wanted[old], chosen[old]))
     for number, network in enumerate(ranker.networks):
         losses[f"network {number}"] = _train_network(network, queries, recipe, random, say, f"network {number}")
+    losses["taken"] = [_train_taken(ranker, queries)]
     losses["novelty"] = [_train_novelty(ranker.novelty, torch.cat([x for x, _ in novelty]), torch.cat([y for _, y in novelty]))]
     return losses
 
@@ -313,6 +317,38 @@ def _train_network(
         say(f"{name}, pass {epoch + 1}: loss {history[-1]}")
     network.eval()
     return history
+
+
+def _train_taken(ranker: Ranker, queries: list[Query]) -> float:
+    """How much less likely a candidate is that is like a known crystal of the very formula; learned from formulas with several entries."""
+    ranker.eval()
+    rows: list[tuple[Tensor, Tensor, int]] = []
+    with torch.no_grad():
+        for query in queries:
+            if len(rows) >= _MOST_TAKEN:
+                break
+            like = likeness_to_known(query.family, query.elements, query.found, query.chosen)
+            own = (like > 0).any(-1).any(-1)
+            if own.any():
+                log_p = ranker.judge(query.family, query.elements, query.found)
+                right = query.found.index == query.wanted[:, None]
+                rows += [(log_p[k], like[k], int(right[k].int().argmax())) for k in torch.nonzero(own)[:, 0].tolist()]
+    if not rows:
+        return 0.0
+    width = max(len(log_p) for log_p, _, _ in rows)
+    padded = torch.stack([torch.nn.functional.pad(log_p, (0, width - len(log_p)), value=-1e4) for log_p, _, _ in rows])
+    like = torch.stack([torch.nn.functional.pad(x, (0, 0, 0, width - len(x))) for _, x, _ in rows])
+    right = torch.tensor([k for _, _, k in rows])
+    optimizer = torch.optim.LBFGS([ranker.taken], max_iter=100)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(padded + like @ ranker.taken, right) + 1e-4 * ranker.taken.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return round(float(closure()), 4)
 
 
 def _train_novelty(layer: torch.nn.Linear, features: Tensor, new: Tensor) -> float:

@@ -102,7 +102,8 @@ class PrototypeModel:
             At most so many; default: all that the second stage looks at.
         new : bool
             Look for what the training data do not hold: crystals of this very formula that are in them count as evidence
-            against their prototype. Default: they come first.
+            against their prototype and all that is nearly the same. Default: they come first, and the probabilities take no
+            notice of what is in the training data already.
         diversity : float
             0: the order of the probabilities. Towards 1, candidates that are nearly the same crystal as a better one go to
             the end of the list (:func:`asegen.prototypes.selection.select`).
@@ -120,7 +121,7 @@ class PrototypeModel:
             return [], 1.0
         query = torch.from_numpy(elements.astype(np.int64))[None]
         with torch.inference_mode():
-            found, log_p, log_new = self.ranker(family, query)
+            found, log_p, log_new = self.ranker(family, query, repeats=new)
         real = found.real[0]
         index, probability = found.index[0][real], log_p[0][real].exp().double()
         share_new = float(log_new.exp())

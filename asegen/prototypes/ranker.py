@@ -7,6 +7,9 @@ Two stages, both trained on leave-one-out retrieval from the training compositio
 2. A small graph network on the slots of a candidate: nodes are slots with their elements, edges the shells of neighbours of the
    prototype. It corrects the logarithm of the votes for the best candidates.
 
+For a new entry of the training data a third number matters: a candidate that is (nearly) a known crystal of the very formula is
+taken. Its logarithm is lowered by what was learned from formulas with several entries.
+
 An example never votes for itself, so rare prototypes get the weight that they deserve (Good and Turing's argument).
 """
 
@@ -20,10 +23,13 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ..networks.base import element_table
+from .selection import distances
 from .table import SHELLS, Family
 
 #: Candidates that the network looks at.
 TOP = 64
+#: Distances (:func:`asegen.prototypes.selection.distances`) over which a candidate is like a known crystal.
+TAKEN_SCALES = (0.02, 0.2)
 _NEVER = -1e4
 _FLOOR = -30.0
 _FEATURES = 6
@@ -192,13 +198,33 @@ class Ranker(nn.Module):
         self.metric = ElementMetric()
         self.networks = nn.ModuleList(SlotNetwork(width, hidden, dropout) for _ in range(networks))
         self.novelty = nn.Linear(3, 1)
+        self.taken = nn.Parameter(torch.zeros(len(TAKEN_SCALES)))
+
+    def judge(self, family: Family, elements: Tensor, found: Candidates) -> Tensor:
+        """Log-probabilities of candidates by the networks, shape (b, t)."""
+        return torch.stack([network(family, elements, found).log_softmax(1) for network in self.networks]).mean(0).log_softmax(1)
 
     def forward(self, family: Family, elements: Tensor, repeats: bool = True) -> tuple[Candidates, Tensor, Tensor]:
         """Candidates, their log-probabilities given that the prototype is known (b, t), and log p(prototype not known) (b,)."""
         found = collect(family, self.metric(family, elements, repeats))
-        log_p = torch.stack([network(family, elements, found).log_softmax(1) for network in self.networks]).mean(0).log_softmax(1)
+        log_p = self.judge(family, elements, found)
+        if repeats:
+            log_p = (log_p + likeness_to_known(family, elements, found) @ self.taken).log_softmax(1)
         new = nn.functional.logsigmoid(self.novelty(novelty_features(found))[:, 0])
         return found, log_p, new
+
+
+def likeness_to_known(family: Family, elements: Tensor, found: Candidates, left_out: Tensor | None = None) -> Tensor:
+    """How much each candidate is like an example of the query's own composition, at each scale, shape (b, t, scales)."""
+    same = (elements[:, family.orders][:, :, None] == family.examples).all(-1)
+    if left_out is not None:
+        same[torch.arange(len(elements)), :, left_out] = False
+    like = torch.zeros(*found.index.shape, len(TAKEN_SCALES))
+    for query in torch.nonzero(same.any(2).any(1))[:, 0].tolist():
+        known = family.candidate[same[query]].unique()
+        least = distances(family, found.index[query], known).amin(1)
+        like[query] = torch.stack([torch.exp(-least / scale) for scale in TAKEN_SCALES], -1)
+    return like
 
 
 def novelty_features(found: Candidates) -> Tensor:
@@ -206,4 +232,4 @@ def novelty_features(found: Candidates) -> Tensor:
     return torch.cat([found.votes / 5, found.features[:, :1, 0]], 1)
 
 
-__all__ = ["Candidates", "ElementMetric", "Ranker", "SlotNetwork", "collect", "novelty_features", "sum_votes"]
+__all__ = ["Candidates", "ElementMetric", "Ranker", "SlotNetwork", "collect", "likeness_to_known", "novelty_features", "sum_votes"]

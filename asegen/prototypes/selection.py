@@ -11,19 +11,27 @@ from .table import Family
 LIKENESS = 0.02
 
 
-def distances(family: Family, index: Tensor) -> Tensor:
+def distances(family: Family, index: Tensor, other: Tensor | None = None) -> Tensor:
     """How different candidates of one formula are, shape (t, t): 0 for equal surroundings of all elements, about 1 for unlike ones.
+
+    With `other`, shape (u,), from each of the candidates to each of those, shape (t, u).
 
     Compared are the numbers of neighbours of every element in every shell around every element, so prototypes of different
     groups that are nearly the same crystal are close.
     """
+    own = surroundings(family, index)
+    theirs = own if other is None else surroundings(family, other)
+    size = own.square().sum(1)[:, None] + theirs.square().sum(1)[None]
+    return torch.cdist(own, theirs).square() / (size + 1e-9)
+
+
+def surroundings(family: Family, index: Tensor) -> Tensor:
+    """Neighbours of every element in every shell around every element, weighted by the elements' shares, shape (t, k · k · shells)."""
     prototype, order = family.split(index)
     where = torch.argsort(family.orders[order], 1)
     rows = torch.arange(len(index))[:, None, None]
     shells = family.environment[prototype][rows, where[:, :, None], where[:, None, :]]
-    weighted = (shells * family.share.sqrt()[:, None, None]).reshape(len(index), -1)
-    size = weighted.square().sum(1)
-    return torch.cdist(weighted, weighted).square() / (size[:, None] + size[None] + 1e-9)
+    return (shells * family.share.sqrt()[:, None, None]).reshape(len(index), -1)
 
 
 def select(family: Family, index: Tensor, probability: Tensor, first: Tensor, diversity: float) -> list[int]:
@@ -60,4 +68,4 @@ def select(family: Family, index: Tensor, probability: Tensor, first: Tensor, di
     return order
 
 
-__all__ = ["LIKENESS", "distances", "select"]
+__all__ = ["LIKENESS", "distances", "select", "surroundings"]

@@ -11,6 +11,11 @@ import time
 import ase.io
 import pytest
 from ase.build import bulk
+from typer.testing import CliRunner
+
+from asegen.cli.main import app
+from asegen.prototypes.model import load_prototypes, packaged_prototypes
+from asegen.report import space_group as group_of
 
 ASEGEN = [sys.executable, "-m", "asegen.cli.main"]
 
@@ -19,6 +24,13 @@ def run(*arguments, check=True, **kwargs):
     done = subprocess.run([*ASEGEN, *map(str, arguments)], capture_output=True, text=True, timeout=300, **kwargs)
     if check:
         assert done.returncode == 0, done.stderr
+    return done
+
+
+def run_here(*arguments, code=0):
+    """The command inside this process: the same output, without the seconds that imports take."""
+    done = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+    assert done.exit_code == code, (done.output, done.exception)
     return done
 
 
@@ -196,3 +208,173 @@ def _timed() -> float:
 def test_help_imports_nothing_heavy():
     code = "import sys, asegen.cli.main; print([m for m in ('torch', 'ase', 'pymatgen', 'matplotlib', 'spglib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+# --------------------------------------------------------------------------------------------------- prototypes and space groups
+
+
+def test_prototypes_are_ranked_in_a_table(packaged_mp20):
+    text = run_here("prototypes", "SrTiO3", "-n", 4, "--model", "mp20").stdout
+    best, new = packaged_mp20.rank("SrTiO3", 4)
+    assert "prototypes of SrTiO3, model 'mp20'" in text and "Pm-3m (221)" in text and "Sr:1a Ti:1b O:3c" in text
+    assert f"{best[0].probability:.3f} known" in text and f"than all that are known: {new:.3f}" in text
+    assert sum("(" in line for line in text.splitlines()) == 4
+    assert text == run_here("prototypes", "TiO3Sr", "-n", 4, "--model", "mp20").stdout.replace("TiO3Sr", "SrTiO3").replace(
+        "Ti:1b O:3c Sr:1a", "Sr:1a Ti:1b O:3c"
+    )
+
+
+def test_prototypes_as_json(packaged_mp20):
+    result = json.loads(run_here("prototypes", "Ga2N2", "-n", 5, "--model", "mp20", "--json").stdout)
+    candidates, new = packaged_mp20.rank("Ga2N2", 5)
+    assert result["formula"] == "Ga2N2" and result["model"] == "mp20" and result["other_prototype"] == pytest.approx(new, abs=1e-5)
+    rows = result["prototypes"]
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [(r["spacegroup"], r["probability"], r["known"]) for r in rows] == [
+        (c.prototype.number, round(c.probability, 5), c.known) for c in candidates
+    ]
+    assert rows[0]["symbol"] == "P6_3mc" and rows[0]["sites"] == "Ga:2b N:2b"
+    assert rows[0]["examples"] == len(candidates[0].prototype.examples)
+    assert rows[0]["volume_per_atom"] == pytest.approx(11.4, rel=0.05)
+    twice = json.loads(run_here("prototypes", "GaN", "--units", 2, "-n", 5, "--model", packaged_prototypes()["mp20"], "--json").stdout)
+    assert twice["prototypes"] == rows
+
+
+def test_prototypes_of_one_group_and_new_ones():
+    rows = json.loads(run_here("prototypes", "SrTiO3", "--spacegroup", "P4mm", "--model", "mp20", "--json").stdout)["prototypes"]
+    assert rows and {row["spacegroup"] for row in rows} == {99} and [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
+    request = ["prototypes", "CsCl", "--model", "mp20", "--diversity", 0, "--json"]
+    known, new = (json.loads(run_here(*request, *extra).stdout) for extra in ([], ["--new"]))
+    assert known["prototypes"][0]["known"]
+    chances = [row["probability"] for row in new["prototypes"]]
+    assert chances == sorted(chances, reverse=True)
+    assert "no known prototype of Li3Bi7O5 in model 'mp20'" in run_here("prototypes", "Li3Bi7O5", "--model", "mp20").stdout
+    assert "no known prototype of SrTiO3 in Ia-3d" in run_here("prototypes", "SrTiO3", "--spacegroup", 230, "--model", "mp20").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["prototypes", "Xx2", "--model", "mp20"], "no element 'Xx'"),
+        (["prototypes", "NaCl", "-n", "0", "--model", "mp20"], "n = 0"),
+        (["prototypes", "NaCl", "--units", "0", "--model", "mp20"], "units = 0"),
+        (["prototypes", "NaCl", "--spacegroup", "Fm3m", "--model", "mp20"], "Fm-3m"),
+        (["prototypes", "NaCl", "--diversity", "3", "--model", "mp20"], "diversity = 3"),
+        (["prototypes", "NaCl", "--model", "no-such"], "no prototype model 'no-such'"),
+        (["generate", "NaCl", "--spacegroup", "231"], "no space group 231"),
+        (["generate", "NaCl", "--spacegroup", "Pnma"], "Pnma"),
+        (["generate", "NaCl", "--sites", "Na:4a Cl:4b"], "need a space group"),
+        (["generate", "NaCl", "--spacegroup", "225", "--sites", "Na:4a Cl:8c"], "the sites hold"),
+        (["generate", "NaCl", "--start", "nowhere"], "start = 'nowhere'"),
+        (["generate", "NaCl", "--start", "prototypes"], "comes without a prototype model"),
+        (["generate", "--spacegroup", "225"], "needs a formula"),
+        (["generate", "NaCl", "--prototypes", "mp20", "--refine", "77"], "refine = 77"),
+        (["generate", "NaCl", "--prototypes", "mp20", "--diversity", "7"], "diversity = 7"),
+        (["generate", "NaCl", "--prototypes", "no-such"], "no prototype model 'no-such'"),
+    ],
+)
+def test_what_cannot_be_ends_with_a_sentence_and_leaves_nothing(arguments, words, small_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "generate":
+        arguments = [*arguments, "--checkpoint", small_path]
+    done = run_here(*arguments, code=1)
+    assert done.stderr.startswith("asegen: ") and words in done.stderr and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_generate_ranks_prototypes_and_writes_them(small_path, tmp_path):
+    folder = tmp_path / "run"
+    request = ["generate", "SrTiO3", "-n", 3, "--prototypes", "mp20", "--checkpoint", small_path, "--out", folder]
+    text = run_here(*request).stdout
+    assert "Pm-3m Sr:1a Ti:1b O:3c" in text and "known: the training data hold the formula" in text and "--new looks for others" in text
+    crystals = ase.io.read(folder / "structures.extxyz", index=":")
+    assert [a.info["rank"] for a in crystals] == [1, 2, 3] and crystals[0].info["prototype"] == "Pm-3m Sr:1a Ti:1b O:3c"
+    assert group_of(crystals[0]) == 221 and crystals[0].info["start"] == "prototype"
+    assert len(list((folder / "cif").glob("*.cif"))) == 3
+    assert not (folder / "generation.traj").exists() and "generation.traj" not in text  # nothing was walked
+    assert run_here(*request).stdout == text
+    for other in (["--new"], ["--diversity", 0.1], ["--refine", 0.05]):
+        assert "--overwrite" in run_here(*request, *other, code=1).stderr
+
+
+def test_overwriting_leaves_nothing_of_the_run_before(small_path, tmp_path):
+    request = ["generate", "NaCl", "--checkpoint", small_path, "--out", tmp_path / "run"]
+    assert "generation.traj" in run_here(*request, "--start", "random").stdout
+    assert "generation.traj" not in run_here(*request, "--prototypes", "mp20", "--overwrite").stdout
+    assert not (tmp_path / "run" / "generation.traj").exists()
+
+
+def test_generate_in_a_group_on_sites(small_path, tmp_path):
+    """In its own process: the trajectory carries the constraint, and any ASE program opens it."""
+    request = ["--spacegroup", "Pnma", "--sites", "Fe:4c,4a O:8d", "-n", 2, "--checkpoint", small_path]
+    done = run("generate", *request, cwd=tmp_path)
+    (folder,) = (tmp_path / "generated").iterdir()
+    assert folder.name == "Fe-4c-4a-O-8d-Pnma-seed0" and str(folder.name) in done.stdout
+    assert "2 on random sites of a space group" in done.stdout
+    crystals = ase.io.read(folder / "structures.extxyz", index=":")
+    for atoms in crystals:
+        assert atoms.get_chemical_formula() == "Fe8O8" and atoms.info["spacegroup"] == 62
+        assert group_of(atoms, symprec=1e-3) == 62
+    frames = ase.io.read(folder / "generation.traj", index=":")
+    assert len(frames) == 7 and frames[0].constraints[0].group.number == 62
+    assert sorted(frames[0].constraints[0].sites) == [("Fe", "4a"), ("Fe", "4c"), ("O", "8d")]
+    assert abs(frames[-1].cell.array - crystals[0].cell.array).max() < 1e-3
+
+
+def test_json_says_what_each_crystal_started_from(small_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = ["generate", "CsCl", "-n", 2, "--json", "--steps", 3, "--checkpoint", small_path]
+    ranked = json.loads(run_here(*base, "--prototypes", "mp20").stdout)
+    assert ranked["prototypes"] == "mp20" and ranked["out"] is None
+    first = ranked["crystals"][0]
+    assert first["rank"] == 1 and first["start"] == "prototype" and first["known"] and 0 < first["probability"] < 1
+    assert first["spacegroup"] == 221 and first["prototype"].startswith("Pm-3m Cs:1")
+    fresh = json.loads(run_here(*base, "--prototypes", "mp20", "--new", "--diversity", 0).stdout)["crystals"]
+    assert fresh[0]["probability"] >= fresh[1]["probability"]
+    random = json.loads(run_here(*base, "--prototypes", "mp20", "--start", "random").stdout)
+    assert random["prototypes"] is None and "rank" not in random["crystals"][0]
+    sites = json.loads(run_here(*base, "--spacegroup", "P4/nmm", "--units", 2).stdout)
+    assert [c["start"] for c in sites["crystals"]] == ["sites", "sites"] and "probability" not in sites["crystals"][0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_without_prototypes_says_that_it_starts_from_random_atoms(small_path, tmp_path):
+    text = run_here("generate", "NaCl", "--checkpoint", small_path, "--out", tmp_path / "a").stdout
+    assert "started from random atoms: no prototype model belongs to this checkpoint" in text
+    asked = run_here("generate", "NaCl", "--start", "random", "--checkpoint", small_path, "--out", tmp_path / "b").stdout
+    assert "no prototype model" not in asked
+
+
+def test_info_shows_what_a_prototype_model_is():
+    path = packaged_prototypes()["mp20"]
+    text = run_here("info", path).stdout
+    data = load_prototypes(path).header["data"]
+    assert "votes of known compositions" in text and f"{data['prototypes']} prototypes from {data['count']} crystals" in text
+    assert data["licence"] in text
+    header = json.loads(run_here("info", path, "--json").stdout)
+    assert header["system"] == "prototypes" and header["name"] == "mp20"
+    listed = run_here("info").stdout
+    assert "packaged prototype models" in listed and str(data["prototypes"]) in listed
+    assert json.loads(run_here("info", "--json").stdout)["prototype models"]["mp20"]["data"] == data
+
+
+def test_train_a_prototype_model_then_rank_and_generate(small_path, tmp_path):
+    names = [("LiF", 4.0), ("LiCl", 5.1), ("NaF", 4.6), ("NaCl", 5.64), ("KF", 5.3), ("KCl", 6.3), ("MgO", 4.2), ("CaO", 4.8)]
+    ase.io.write(tmp_path / "salts.extxyz", [bulk(name, "rocksalt", a=a) for name, a in names])
+    ase.io.write(tmp_path / "others.extxyz", [bulk(n, "cesiumchloride", a=a) for n, a in (("CsCl", 4.1), ("CsBr", 4.3), ("TlI", 4.2))])
+    (tmp_path / "mine.toml").write_text('system = "prototypes"\nkernel_epochs = 1\nepochs = 1\nnetworks = 1\nprocesses = 1\n')
+    data = [option for name in ("salts", "others") for option in ("--data", tmp_path / f"{name}.extxyz")]
+    request = ["train", tmp_path / "mine.toml", *data, "--out", tmp_path / "out"]
+    done = run_here(*request)
+    model = tmp_path / "out" / "mine.safetensors"
+    assert "11 crystals" in done.stderr and "2 prototypes" in done.stderr and "--prototypes" in done.stderr
+    before = model.read_bytes()
+    assert "--fresh" in run_here(*request, code=1).stderr and model.read_bytes() == before
+    assert "2 prototypes" in run_here(*request, "--fresh").stderr
+    rows = json.loads(run_here("prototypes", "NaBr", "--model", model, "--json").stdout)["prototypes"]
+    assert {row["spacegroup"] for row in rows} == {225, 221} and sum(row["examples"] for row in rows) == 11
+    result = json.loads(run_here("generate", "KBr", "--prototypes", model, "--checkpoint", small_path, "--json").stdout)
+    assert result["prototypes"] == "mine" and result["crystals"][0]["start"] == "prototype"
+    assert "unknown system" not in run_here("info", model).stdout
+    (tmp_path / "mine.toml").write_text('system = "prototypes"\nsteps = 3\n')
+    assert "unknown entry 'steps'" in run_here(*request, code=1).stderr
