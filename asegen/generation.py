@@ -64,7 +64,8 @@ def generate(
     sites : str, optional
         Wyckoff positions to occupy, such as ``"Fe:4c,4a O:8d"``; needs `spacegroup`.
     new : bool
-        Look for what the training data do not hold: known crystals of this very formula lose their place at the top.
+        Look for what the training data do not hold: known crystals of this very formula no longer come first, and count as
+        evidence against their prototype. Default: they come first.
     diversity : float
         Between 0 (candidates in the order of their probability) and 1 (like candidates only at the end).
     refine : float

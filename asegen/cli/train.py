@@ -29,6 +29,11 @@ def run_train(
 ) -> None:
     """Convert the data if need be, train, say where the checkpoint is."""
     if system_of(recipe_path) == "prototypes":
+        if validation or device != "auto" or devices != 1 or minutes is not None:
+            raise AsegenError(
+                "--validation, --device, --devices and --minutes have no meaning for prototype models: they are trained in minutes on the"
+                " CPU, every crystal validated by leaving it out"
+            )
         train_prototype_model(recipe_path, data, out, fresh)
         return
     recipe = Recipe.read(recipe_path)

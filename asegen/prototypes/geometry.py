@@ -20,7 +20,7 @@ from .alignment import Cluster
 
 #: Ridge penalty in units of the (standardized) features.
 PENALTY = 2.0
-_FEWEST = 3
+_FEWEST = 5
 _TYPICAL = (0.03, 0.03, 0.05)  # one example says nothing about its spread
 _NUMERIC = slice(29, 35)  # electronegativity, atomic and ionic radius, Mendeleev number, least and largest oxidation state
 

@@ -203,7 +203,7 @@ def _load(path: Path, _changed: int, _size: int) -> PrototypeModel:
         ranker = Ranker(**header["ranker"])
         ranker.load_state_dict({name[7:]: value.float() for name, value in arrays.items() if name.startswith("ranker.")})
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{path} is damaged: {reason}") from error
     ranker.eval().requires_grad_(False)
     return PrototypeModel(table, ranker, header, "c" + hashlib.sha256(content).hexdigest()[:16])

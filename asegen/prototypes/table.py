@@ -24,6 +24,7 @@ Counts = tuple[int, ...]
 #: Shells of the environments: distances in units of (V/N)^(1/3), and their width.
 SHELLS = np.linspace(0.6, 1.95, 8)
 _WIDTH = 0.14
+_ROOT = 40.0  # steps of the stored square roots of environments
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,15 @@ def _closure(swaps: Sequence[tuple[int, ...]], size: int) -> set[tuple[int, ...]
 
 
 def pack_table(table: PrototypeTable) -> dict[str, np.ndarray]:
-    """The table as a few flat arrays."""
+    """The table as a few flat arrays.
+
+    Rounded to what matters: means to 1/32767 of the largest (some 1e-4), environments to 2 % and, being symmetric up to the
+    numbers of atoms, one triangle of them.
+    """
     p = table.prototypes
+    mean = np.concatenate([x.geometry.mean for x in p])
+    scale = max(float(np.abs(mean).max()), 1e-9) / 32767
+    environment = np.concatenate([x.environment[np.triu_indices(len(x.counts))].ravel() for x in p])
     return {
         "number": np.array([x.number for x in p], dtype=np.uint8),
         "slots": np.array([len(x.counts) for x in p], dtype=np.uint8),
@@ -204,12 +212,13 @@ def pack_table(table: PrototypeTable) -> dict[str, np.ndarray]:
         "letters": np.frombuffer("".join(x.geometry.letters for x in p).encode(), dtype=np.uint8),
         "site_slots": np.array([s for x in p for s in x.geometry.slots], dtype=np.uint8),
         "values": np.array([len(x.geometry.mean) for x in p], dtype=np.uint16),
-        "mean": np.concatenate([x.geometry.mean for x in p]).astype(np.float32),
+        "mean": np.rint(mean / scale).astype(np.int16),
+        "mean_scale": np.array([scale], dtype=np.float64),
         "fitted": np.array([len(x.geometry.slope) > 0 for x in p], dtype=np.uint8),
         "slope": np.concatenate([x.geometry.slope.ravel() for x in p]).astype(np.float16),
         "centre": np.concatenate([x.geometry.centre for x in p]).astype(np.float16),
         "spread": np.array([x.geometry.spread for x in p], dtype=np.float16),
-        "environment": np.concatenate([x.environment.ravel() for x in p]).astype(np.float16),
+        "environment": np.clip(np.rint(_ROOT * np.sqrt(environment)), 0, 255).astype(np.uint8),
         "swaps": np.array([len(x.swaps) for x in p], dtype=np.uint16),
         "swap_slots": np.array([s for x in p for swap in x.swaps for s in swap], dtype=np.uint8),
         "examples": np.array([len(x.examples) for x in p], dtype=np.uint32),
@@ -221,6 +230,7 @@ def unpack_table(arrays: Mapping[str, np.ndarray]) -> PrototypeTable:
     """Inverse of :func:`pack_table`."""
     slots, swaps, examples = (arrays[name].astype(np.int64) for name in ("slots", "swaps", "examples"))
     values, fitted = arrays["values"].astype(np.int64), arrays["fitted"].astype(bool)
+    scale = float(arrays["mean_scale"][0])
     features = slots * 7 * fitted
 
     def parts(name: str, sizes: np.ndarray) -> list[np.ndarray]:
@@ -235,7 +245,7 @@ def unpack_table(arrays: Mapping[str, np.ndarray]) -> PrototypeTable:
         "mean": parts("mean", values),
         "slope": parts("slope", features * values),
         "centre": parts("centre", features),
-        "environment": parts("environment", slots**2 * len(SHELLS)),
+        "environment": parts("environment", slots * (slots + 1) // 2 * len(SHELLS)),
         "swap_slots": parts("swap_slots", swaps * slots),
         "elements": parts("elements", examples * slots),
     }
@@ -245,13 +255,18 @@ def unpack_table(arrays: Mapping[str, np.ndarray]) -> PrototypeTable:
         geometry = Geometry(
             columns["letters"][k].tobytes().decode(),
             tuple(columns["site_slots"][k].tolist()),
-            columns["mean"][k].astype(np.float64),
+            columns["mean"][k] * scale,
             columns["slope"][k].astype(np.float64).reshape(-1, size),
             columns["centre"][k].astype(np.float64),
             arrays["spread"][k].astype(np.float64),
         )
         swap = tuple(tuple(row) for row in columns["swap_slots"][k].reshape(-1, count).tolist())
-        environment = columns["environment"][k].reshape(count, count, -1).astype(np.float32)
+        counts = columns["counts"][k].astype(np.float32)
+        environment = np.zeros((count, count, len(SHELLS)), dtype=np.float32)
+        rows, cols = np.triu_indices(count)
+        environment[rows, cols] = (columns["environment"][k].reshape(-1, len(SHELLS)) / np.float32(_ROOT)) ** 2
+        # each pair of atoms is seen from both ends
+        environment[cols, rows] = environment[rows, cols] * (counts[rows] / counts[cols])[:, None]
         elements = columns["elements"][k].reshape(-1, count)
         made.append(Prototype(number, tuple(columns["counts"][k].tolist()), geometry, swap, environment, elements))
     return PrototypeTable(made)

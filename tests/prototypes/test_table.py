@@ -22,19 +22,21 @@ def test_what_was_packed_comes_back(table):
         assert (a.number, a.counts, a.swaps, a.sites) == (b.number, b.counts, b.swaps, b.sites)
         assert (a.geometry.letters, a.geometry.slots) == (b.geometry.letters, b.geometry.slots)
         assert (a.examples == b.examples).all() and a.examples.shape == b.examples.shape
-        assert (b.geometry.mean == a.geometry.mean.astype(np.float32)).all()
+        assert np.abs(b.geometry.mean - a.geometry.mean).max() < 1e-4
         for name in ("slope", "centre", "spread"):
             assert (getattr(b.geometry, name) == getattr(a.geometry, name).astype(np.float16)).all()
-        assert (b.environment == a.environment.astype(np.float16)).all() and b.environment.shape == a.environment.shape
+        assert b.environment.shape == a.environment.shape
+        # square roots are kept in steps of 1/40, and the second triangle is the first one times a ratio of counts
+        assert (np.abs(b.environment - a.environment) < 0.002 + 0.06 * np.sqrt(a.environment)).all()
     for name, value in pack_table(again).items():
-        assert (value == pack_table(table)[name]).all() and value.dtype == pack_table(table)[name].dtype
+        assert np.allclose(value, pack_table(table)[name], rtol=1e-12) and value.dtype == pack_table(table)[name].dtype
 
 
 def test_a_fitted_geometry_comes_back_too(packaged_mp20):
     packed = pack_table(packaged_mp20.table)
     again = pack_table(unpack_table(packed))
     assert packed["fitted"].sum() > 100
-    assert all((packed[name] == again[name]).all() for name in packed)
+    assert all(np.allclose(packed[name], again[name], rtol=1e-12) for name in packed)
 
 
 def test_arrays_that_do_not_fit_together_are_named(table):
