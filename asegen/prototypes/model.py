@@ -213,7 +213,7 @@ def save_prototypes(path: str | Path, table: PrototypeTable, ranker: Ranker, hea
     """Write a prototype model; the file appears under its name only when complete."""
     from safetensors.torch import save
 
-    arrays = {f"table.{name}": torch.from_numpy(np.ascontiguousarray(value)) for name, value in pack_table(table).items()}
+    arrays = {f"table.{name}": torch.from_numpy(np.array(value)) for name, value in pack_table(table).items()}
     arrays |= {f"ranker.{name}": value.detach().to(torch.bfloat16).contiguous() for name, value in ranker.state_dict().items()}
     with replacing(path) as stream:
         stream.write(save(arrays, metadata={"asegen": json.dumps({"format": FORMAT, "system": "prototypes", **header})}))

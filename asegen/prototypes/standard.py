@@ -7,6 +7,7 @@ over all of these descriptions (:mod:`asegen.prototypes.alignment`).
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -115,6 +116,8 @@ def _dataset(cell: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> Any:
         import moyopy
     except ImportError as error:
         raise MissingPackageError("training prototypes needs moyopy; install it with: pip install 'asegen[train]'") from error
+    # it would report every crystal that is not quite symmetric
+    logging.getLogger("moyo").setLevel(logging.ERROR)
     given = moyopy.Cell(cell.tolist(), frac.tolist(), [int(z) for z in numbers])
     for tolerance in _TOLERANCES:
         try:
