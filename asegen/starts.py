@@ -222,9 +222,7 @@ def _symmetric_starts(
     """Prototypes first, then random sites."""
     starts: list[Start] = []
     if model is not None:
-        candidates, _ = model.rank(numbers, new=request.new, diversity=request.diversity)
-        if group is not None:
-            candidates = [c for c in candidates if c.prototype.number == group.number]
+        candidates, _ = model.rank(numbers, spacegroup=group, new=request.new, diversity=request.diversity)
         if request.sites is not None and group is not None:
             wanted = sorted(parse_sites(request.sites, group))
             candidates = [c for c in candidates if sorted(c.sites) == wanted]

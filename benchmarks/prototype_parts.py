@@ -19,8 +19,8 @@ def votes_only(model):
     ranker = model.ranker
 
     class Votes(torch.nn.Module):
-        def forward(self, family, elements, repeats=True):
-            found, _, new = ranker(family, elements, repeats)
+        def forward(self, family, elements, repeats=True, allowed=None):
+            found, _, new = ranker(family, elements, repeats, allowed)
             return found, found.features[..., 0], new
 
     return replace(model, ranker=Votes())

@@ -22,10 +22,7 @@ def run_prototypes(
         raise FormulaError(f"n = {n} must be at least 1")
     model = load_prototypes(source)
     numbers = numbers_of(formula, units)
-    found, novelty = model.rank(numbers, new=new, diversity=diversity)
-    if spacegroup is not None:
-        group = space_group(spacegroup)
-        found = [candidate for candidate in found if candidate.prototype.number == group.number]
+    found, novelty = model.rank(numbers, spacegroup=spacegroup, new=new, diversity=diversity)
     rows = [
         {
             "rank": rank,

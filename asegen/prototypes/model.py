@@ -21,7 +21,7 @@ from ..errors import CheckpointError
 from ..formulas import numbers_of
 from ..prior import atomic_volumes
 from ..symmetry.crystal import crystal_from_sites
-from ..symmetry.groups import space_group
+from ..symmetry.groups import Group, space_group
 from ..symmetry.lattices import conventional_cell
 from ..symmetry.symmetry import Symmetry
 from .ranker import Ranker
@@ -90,7 +90,13 @@ class PrototypeModel:
         return str(self.header["name"])
 
     def rank(
-        self, formula: str | np.ndarray, n: int | None = None, *, new: bool = False, diversity: float = 0.5
+        self,
+        formula: str | np.ndarray,
+        n: int | None = None,
+        *,
+        spacegroup: int | str | Group | None = None,
+        new: bool = False,
+        diversity: float = 0.5,
     ) -> tuple[list[Candidate], float]:
         """The most probable prototypes of a formula, best first.
 
@@ -100,6 +106,8 @@ class PrototypeModel:
             As written (``"SrTiO3"`` has five atoms in the primitive cell), or atomic numbers of all atoms.
         n : int, optional
             At most so many; default: all that the second stage looks at.
+        spacegroup : int, str or Group, optional
+            Only prototypes of this group; the probabilities are then those given the group.
         new : bool
             Look for what the training data do not hold: crystals of this very formula that are in them count as evidence
             against their prototype and all that is nearly the same. Default: they come first, and the probabilities take no
@@ -119,9 +127,15 @@ class PrototypeModel:
         family = self.table.family(counts)
         if family is None:
             return [], 1.0
+        allowed = None
+        if spacegroup is not None:
+            number = space_group(spacegroup).number
+            allowed = torch.tensor([self.table.prototypes[k].number == number for k in family.members])
+            if not allowed.any():
+                return [], 1.0
         query = torch.from_numpy(elements.astype(np.int64))[None]
         with torch.inference_mode():
-            found, log_p, log_new = self.ranker(family, query, repeats=new)
+            found, log_p, log_new = self.ranker(family, query, repeats=new, allowed=allowed)
         real = found.real[0]
         index, probability = found.index[0][real], log_p[0][real].exp().double()
         share_new = float(log_new.exp())

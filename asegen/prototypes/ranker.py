@@ -204,9 +204,17 @@ class Ranker(nn.Module):
         """Log-probabilities of candidates by the networks, shape (b, t)."""
         return torch.stack([network(family, elements, found).log_softmax(1) for network in self.networks]).mean(0).log_softmax(1)
 
-    def forward(self, family: Family, elements: Tensor, repeats: bool = True) -> tuple[Candidates, Tensor, Tensor]:
-        """Candidates, their log-probabilities given that the prototype is known (b, t), and log p(prototype not known) (b,)."""
-        found = collect(family, self.metric(family, elements, repeats))
+    def forward(
+        self, family: Family, elements: Tensor, repeats: bool = True, allowed: Tensor | None = None
+    ) -> tuple[Candidates, Tensor, Tensor]:
+        """Candidates, their log-probabilities given that the prototype is known (b, t), and log p(prototype not known) (b,).
+
+        With `allowed`, shape (c,), only these prototypes of the family (at least one) stand for election.
+        """
+        vote = self.metric(family, elements, repeats)
+        if allowed is not None:
+            vote = vote.masked_fill(~allowed[family.owner], _NEVER)
+        found = collect(family, vote)
         log_p = self.judge(family, elements, found)
         if repeats:
             log_p = (log_p + likeness_to_known(family, elements, found) @ self.taken).log_softmax(1)

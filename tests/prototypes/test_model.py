@@ -171,3 +171,15 @@ def test_packaged_models_say_where_they_come_from_and_belong_to_a_checkpoint():
         model = load_prototypes(name)
         assert len(model.table) == header["data"]["prototypes"]
         assert sum(len(p.examples) for p in model.table.prototypes) == header["data"]["count"]
+
+
+def test_a_space_group_narrows_the_election(packaged_mp20):
+    everyone, _ = packaged_mp20.rank("MnAlCu2", diversity=0.0)
+    seen = {c.prototype.number for c in everyone}
+    family = packaged_mp20.table.family((2, 1, 1))
+    # a group whose prototypes are too improbable to be looked at among all others
+    number = next(n for k in family.members if (n := packaged_mp20.table.prototypes[k].number) not in seen)
+    narrowed, novelty = packaged_mp20.rank("MnAlCu2", spacegroup=number, diversity=0.0)
+    assert narrowed and all(c.prototype.number == number for c in narrowed)
+    assert sum(c.probability for c in narrowed) + novelty == pytest.approx(1, abs=1e-5)
+    assert packaged_mp20.rank("MnAlCu2", spacegroup="Ia-3d") == ([], 1.0)
