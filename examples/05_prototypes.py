@@ -10,7 +10,7 @@ from ase.io import write
 from asegen import generate, load_prototypes
 from asegen.symmetry.sites import format_sites
 
-formula = sys.argv[1] if len(sys.argv) > 1 else "BaZrS3"
+formula = sys.argv[1] if len(sys.argv) > 1 else "Ba4Zr4S12"  # as written: 20 atoms in the primitive cell
 
 candidates, other = load_prototypes("default").rank(formula, n=5)
 for candidate in candidates:
