@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..datasets.arrays import CrystalArrays
-from ..errors import DataError, RecipeError
+from ..errors import DataError
+from ..training.recipe import checked_entries, read_toml
 from .alignment import Cluster, gather
 from .geometry import fit_geometry
 from .model import save_prototypes
@@ -74,24 +73,8 @@ class PrototypeRecipe:
         RecipeError
             An unknown entry, or one of the wrong type.
         """
-        path = Path(path)
-        try:
-            entries: dict[str, Any] = {"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))}
-        except OSError as error:
-            raise RecipeError(f"cannot read recipe {path}: {error.strerror or error}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"recipe {path} is not valid TOML: {error}") from error
-        defaults = cls(name="x")
-        known = {f.name for f in fields(cls)}
-        for key, value in entries.items():
-            if key not in known:
-                raise RecipeError(f"{path}: unknown entry {key!r}; known are {', '.join(sorted(known))}")
-            wanted = type(getattr(defaults, key))
-            if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-                entries[key] = float(value)
-            elif not isinstance(value, wanted) or isinstance(value, bool):
-                raise RecipeError(f"{path}: {key} = {value!r} should be of type {wanted.__name__}")
-        return cls(**entries)
+        entries, where = read_toml(path)
+        return cls(**checked_entries(asdict(cls(name="x")), entries, where))
 
 
 def train_prototypes(recipe: PrototypeRecipe, data: str | Path, out: str | Path, report: Callable[[str], None] | None = None) -> Path:
@@ -103,7 +86,7 @@ def train_prototypes(recipe: PrototypeRecipe, data: str | Path, out: str | Path,
     data : path
         Folder of training arrays (``asegen data convert``).
     out : path
-        Folder for ``NAME.safetensors`` and ``NAME.json`` (losses).
+        Folder for ``NAME.safetensors``; its header keeps the losses.
     report : callable, optional
         Gets a line about every stage.
 

@@ -92,28 +92,49 @@ class Recipe:
         RecipeError
             No such file, not TOML, an unknown entry, or one of the wrong type.
         """
-        path = Path(path)
-        try:
-            entries = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"cannot read recipe {path}: {error.strerror or error}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"recipe {path} is not valid TOML: {error}") from error
-        return cls.from_dict({"name": path.stem, **entries}, str(path))
+        entries, where = read_toml(path)
+        return cls.from_dict(entries, where)
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any], where: str = "recipe") -> Recipe:
         """Recipe from plain entries, each checked for name and type."""
-        defaults = cls(name="x")
-        known = {f.name for f in dataclasses.fields(cls)}
-        checked = {}
-        for key, value in entries.items():
-            if key not in known:
-                raise RecipeError(f"{where}: unknown entry {key!r}; known are {', '.join(sorted(known))}")
-            wanted = type(getattr(defaults, key))
-            if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
-            if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-                raise RecipeError(f"{where}: {key} = {value!r} should be of type {wanted.__name__}")
-            checked[key] = value
-        return cls(**checked)
+        return cls(**checked_entries(asdict(cls(name="x")), entries, where))
+
+
+def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
+    """Entries of a TOML recipe, its name the file's unless it says another, and the path for messages.
+
+    Raises
+    ------
+    RecipeError
+        No such file, or not TOML.
+    """
+    path = Path(path)
+    try:
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read recipe {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is not valid TOML: {error}") from error
+    return {"name": path.stem, **entries}, str(path)
+
+
+def checked_entries(defaults: dict[str, Any], entries: dict[str, Any], where: str) -> dict[str, Any]:
+    """Entries that all have the name and the type of a default.
+
+    Raises
+    ------
+    RecipeError
+        An unknown entry, or one of the wrong type.
+    """
+    checked = {}
+    for key, value in entries.items():
+        if key not in defaults:
+            raise RecipeError(f"{where}: unknown entry {key!r}; known are {', '.join(sorted(defaults))}")
+        wanted = type(defaults[key])
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+            raise RecipeError(f"{where}: {key} = {value!r} should be of type {wanted.__name__}")
+        checked[key] = value
+    return checked
