@@ -25,6 +25,14 @@ class DataError(AsegenError):
     """Training data that cannot be read."""
 
 
+class FingerprintError(AsegenError, ValueError):
+    """A fingerprint that is not defined for a structure; the message says why."""
+
+
+class MetricError(AsegenError, ValueError):
+    """Numbers that a metric cannot be computed from."""
+
+
 class RecipeError(AsegenError, ValueError):
     """A training recipe with an unknown or impossible entry."""
 

@@ -1,4 +1,4 @@
-"""`asegen data`: describe, download, convert."""
+"""`asegen data`: describe, download, convert, export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 
 from .speak import speak
 
-data_app = typer.Typer(help="Training data: describe, download, convert.", no_args_is_help=True)
+# said here once more: importing the writers would make every command start slowly
+_FORMATS = ".extxyz, .cif, .csv, .json, .jsonl (also with .gz), .db, .traj, .zip, .pt, .npz; no suffix: a folder of CIFs."
+data_app = typer.Typer(help="Training data and files of crystals: describe, download, convert, export.", no_args_is_help=True)
 
 
 @data_app.command()
@@ -38,10 +40,7 @@ def describe(
         console.print("elements: " + " ".join(f"{element}:{count}" for element, count in found["elements"].items()), **plain)
         low, middle, high = found["volume_per_atom"]
         console.print(f"volume per atom: {middle} Å³ (5–95 %: {low}–{high})", **plain)
-        for name, reason in found["skipped"][:20]:
-            console.print(f"  cannot use {name}: {reason}", style="yellow", markup=False)
-        if len(found["skipped"]) > 20:
-            console.print(f"  … and {len(found['skipped']) - 20} more", style="yellow")
+        _name_skipped(found["skipped"], console)
 
     speak(command)
 
@@ -92,3 +91,33 @@ def download(
             print(f"{path}  {rows} rows")
 
     speak(command)
+
+
+@data_app.command()
+def export(
+    sources: Annotated[list[Path], typer.Argument(help="CSV, CIFs, .zip, pymatgen JSON, extxyz, ASE db, eval_*.pt, folders.")],
+    out: Annotated[str, typer.Option(help="File, its suffix says the format: " + _FORMATS)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write crystals of any format in another one; what cannot be read is named and left out."""
+
+    def command() -> None:
+        from rich.console import Console
+
+        from ..datasets.export import export as export_crystals
+
+        found = export_crystals(list(sources), out, overwrite=overwrite)
+        print(f"{out}: {found['count']} crystals")
+        console = Console(stderr=True)
+        if found["note"]:
+            console.print(found["note"], style="yellow", markup=False, soft_wrap=True)
+        _name_skipped(found["skipped"], console)
+
+    speak(command)
+
+
+def _name_skipped(skipped: list[list[str]], console: Any) -> None:
+    for name, reason in skipped[:20]:
+        console.print(f"  cannot use {name}: {reason}", style="yellow", markup=False)
+    if len(skipped) > 20:
+        console.print(f"  … and {len(skipped) - 20} more", style="yellow")

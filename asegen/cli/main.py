@@ -108,6 +108,48 @@ def train(
 
 
 @app.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="Crystals: extxyz, CIFs (folder, zip), db, CSV, JSON, tensor file of CDVAE or DiffCSP.")],
+    reference: Annotated[Optional[Path], typer.Option(help="Test set, for coverage, distributions, Fréchet distance, match.")] = None,
+    train: Annotated[Optional[Path], typer.Option(help="Training set, for novelty and S.U.N.")] = None,
+    tasks: Annotated[Optional[str], typer.Option(help="Such as validity,coverage; default: all but match that the files allow.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder for metrics.json, crystals.csv and pictures.")] = None,
+    data_set: Annotated[str, typer.Option(help="mp20, perov-5, carbon-24: coverage cut-offs and energy network.")] = "mp20",
+    energy: Annotated[Optional[str], typer.Option(help="Column with eV/atom in both sets, instead of predictions.")] = None,
+    e_above_hull: Annotated[Optional[str], typer.Option(help="Column with eV/atom above the hull, for S.U.N.")] = None,
+    best_of: Annotated[Optional[int], typer.Option(help="For match: the first so many answers of a row.")] = None,
+    samples: Annotated[Optional[int], typer.Option(help="Evaluate only so many crystals, drawn with --seed.")] = None,
+    seed: Annotated[int, typer.Option(help="For --samples.")] = 0,
+    time_limit: Annotated[float, typer.Option(help="Seconds for one comparison of two crystals.")] = 20.0,
+    processes: Annotated[Optional[int], typer.Option(help="Default: one per core.")] = None,
+    cache: Annotated[Optional[Path], typer.Option(help="Folder of earlier results; default: the user's cache folder.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither use nor keep earlier results.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a set of crystals, whoever generated it: validity, coverage, distances, uniqueness, novelty, match."""
+
+    def command() -> None:
+        from .evaluate import run_evaluate
+
+        options = {
+            "tasks": None if tasks is None else [task.strip() for task in tasks.split(",") if task.strip()],
+            "data_set": data_set,
+            "energy": energy,
+            "e_above_hull": e_above_hull,
+            "best_of": best_of,
+            "samples": samples,
+            "seed": seed,
+            "time_limit": time_limit,
+            "processes": processes,
+            "cache": cache,
+            "keep": not no_cache,
+        }
+        run_evaluate(file, reference, train, out, json_, options)
+
+    speak(command)
+
+
+@app.command()
 def info(
     checkpoint: Annotated[Optional[str], typer.Argument(help="Packaged name or file; none: list what is packaged.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,

@@ -1,201 +1,176 @@
-"""Rows of crystals from the files people have: CDVAE-style CSV, CIF, extxyz, ASE databases, JSON lines."""
+"""Rows of crystals from the files people have: tables, CIFs, ASE's formats, pymatgen's JSON, archives, tensors."""
 
 from __future__ import annotations
 
 import csv
-import gzip
-import io
-import json
+import zipfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ..errors import DataError
+from .ase_files import ase_rows, database_rows, extxyz_rows
+from .cif_files import cif_rows, from_cif
+from .json_files import NoCrystals, json_lines, json_rows
+from .rows import Row, Source, checked_row, name_of, natural, numbers_of, reason_of
+from .tensor_files import tensor_rows
 
-_CIF_SUFFIXES = (".cif",)
-_ASE_SUFFIXES = (".extxyz", ".xyz", ".db", ".traj", ".vasp", ".xsf", ".res")
+__all__ = ["Row", "checked_row", "from_cif", "read_rows", "read_truth"]
 
-
-@dataclass(frozen=True)
-class Row:
-    """One crystal as read, or the reason why it could not be."""
-
-    name: str
-    """Where it stands: material id if there is one, else file and position."""
-    cell: np.ndarray = field(default_factory=lambda: np.zeros((3, 3)))
-    """Lattice vectors as rows, shape (3, 3), Å."""
-    frac: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
-    """Fractional coordinates, shape (n, 3)."""
-    numbers: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """Atomic numbers, shape (n,)."""
-    properties: dict[str, float] = field(default_factory=dict)
-    """Numbers that stand beside the structure (CSV columns, ``atoms.info``)."""
-    error: str = ""
-    """Why the row cannot be used; empty for a good row."""
+_KINDS = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".json": "json",
+    ".cif": "cif",
+    ".extxyz": "extxyz",
+    ".xyz": "extxyz",
+    ".db": "db",
+    ".traj": "traj",
+    ".vasp": "vasp",
+    ".xsf": "xsf",
+    ".res": "res",
+    ".zip": "zip",
+    ".pt": "tensors",
+    ".pth": "tensors",
+    ".npz": "tensors",
+}
+_ONE_CRYSTAL = ("cif", "vasp", "xsf", "res")
+_WHOLE_RUNS = ("zip", "tensors")
+_KNOWN = ".cif, .csv, .jsonl, .json, .extxyz, .xyz, .db, .traj, .xsf, .res, .zip, .pt, .npz, some with .gz, and POSCAR"
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
     """Every crystal of a file or folder, in order; broken ones come with their `error` set.
 
+    A file of no bytes holds no crystals; if its kind holds one crystal (CIF, POSCAR), that is an error row.
+
     Parameters
     ----------
     path : str or Path
-        ``.csv`` or ``.csv.gz`` with a ``cif`` column, ``.jsonl(.gz)`` with ``cell, species, frac_coords``,
-        ``.cif``, anything ASE reads with periodic cells (``.extxyz``, ``.db``, ``.traj``, ``POSCAR``, …), or a folder
-        of such files, searched recursively in alphabetical order.
+        - ``.csv`` with a ``cif`` column;
+        - ``.jsonl`` and ``.json``: ``cell, species, frac_coords``, structures of pymatgen, or records that hold these or CIFs;
+        - ``.cif``, also with several blocks;
+        - what ASE reads with periodic cells: ``.extxyz``, ``.db``, ``.traj``, ``POSCAR``, …;
+        - ``.pt``, ``.pth``, ``.npz``: tensors as CDVAE and DiffCSP save them (no code of the file is run);
+        - ``.zip`` of such files, read in memory, ``2.cif`` before ``10.cif``;
+        - a folder of such files, searched recursively in the same order. Archives and tensors, which hold whole runs
+          and often the same crystals again, are read only when they are named themselves.
+
+        Text files may end in ``.gz``.
 
     Raises
     ------
     DataError
-        The path does not exist, is of no known kind, or a CSV has no ``cif`` column.
+        The path does not exist, is of no known kind, or cannot be read at all. Inside folders and archives that is an
+        error row.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist")
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and _kind(p))
-        if not files:
-            raise DataError(f"{path} holds no file that can be read (.cif, .csv, .extxyz, .db, .jsonl, POSCAR)")
-        for file in files:
-            yield from read_rows(file)
+        yield from _folder_rows(path)
         return
-    kind = _kind(path)
-    if kind == "csv":
-        yield from _csv_rows(path)
+    if not _kind(path.name):
+        raise DataError(f"{path}: unknown kind of file; known are {_KNOWN}")
+    yield from _rows(Source(path.name, path))
+
+
+def read_truth(path: str | Path) -> Iterator[Row]:
+    """The true structures that a ``.pt`` file of CDVAE or DiffCSP keeps beside the generated ones.
+
+    They stand in the order of the generated crystals of each evaluation.
+
+    Raises
+    ------
+    DataError
+        The file keeps none, or cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    if _kind(path.name) != "tensors":
+        raise DataError(f"{path}: only .pt files of CDVAE and DiffCSP keep true structures")
+    yield from tensor_rows(Source(path.name, path), truth=True)
+
+
+def _kind(name: str) -> str:
+    name = name.lower().rsplit("/", 1)[-1].removesuffix(".gz")
+    return _KINDS.get(Path(name).suffix, "vasp" if "poscar" in name or "contcar" in name else "")
+
+
+def _rows(source: Source) -> Iterator[Row]:
+    kind = _kind(source.name)
+    if source.is_empty():
+        if kind in _ONE_CRYSTAL:
+            yield Row(source.name, error="the file is empty")
+    elif kind == "csv":
+        yield from _csv_rows(source)
     elif kind == "jsonl":
-        yield from _json_rows(path)
+        yield from json_lines(source)
+    elif kind == "json":
+        yield from json_rows(source)
     elif kind == "cif":
-        yield from _cif_file(path)
-    elif kind == "ase":
-        yield from _ase_rows(path)
+        yield from cif_rows(source)
+    elif kind == "extxyz":
+        yield from extxyz_rows(source)
+    elif kind == "db":
+        yield from database_rows(source)
+    elif kind == "tensors":
+        yield from tensor_rows(source)
+    elif kind == "zip":
+        yield from _zip_rows(source)
     else:
-        raise DataError(f"{path}: unknown kind of file; known are .cif, .csv, .csv.gz, .jsonl, .extxyz, .db, .traj and POSCAR")
+        yield from ase_rows(source, kind)
 
 
-def _kind(path: Path) -> str:
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith(".csv"):
-        return "csv"
-    if name.endswith(".jsonl"):
-        return "jsonl"
-    if name.endswith(_CIF_SUFFIXES):
-        return "cif"
-    if name.endswith(_ASE_SUFFIXES) or "poscar" in name or "contcar" in name:
-        return "ase"
-    return ""
+def _inner_rows(source: Source) -> Iterator[Row]:
+    """Rows of a file among others: what is wrong with it does not stop the others."""
+    try:
+        yield from _rows(source)
+    except NoCrystals:
+        return  # settings and measurements lie beside crystals
+    except DataError as error:
+        yield Row(source.name, error=str(error).removeprefix(source.where).lstrip(": "))
 
 
-def _open_text(path: Path) -> io.TextIOBase:
-    if path.name.endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8", newline="")  # type: ignore[return-value]
-    return open(path, encoding="utf-8", newline="")
+def _folder_rows(folder: Path) -> Iterator[Row]:
+    files = [p for p in folder.rglob("*") if _kind(p.name) and p.is_file()]
+    wanted = [p for p in files if _kind(p.name) not in _WHOLE_RUNS]
+    if not wanted:
+        others = f"; name {files[0]} itself to read it" if files else ""
+        raise DataError(f"{folder} holds no file that can be read ({_KNOWN}){others}")
+    for file in sorted(wanted, key=lambda p: natural(p.relative_to(folder).as_posix())):
+        yield from _inner_rows(Source(file.name, file))
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _zip_rows(source: Source) -> Iterator[Row]:
+    try:
+        with source.binary() as stream, zipfile.ZipFile(stream) as archive:
+            members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+            # macOS adds a shadow of each file
+            names = [n for n in members if _kind(n) not in ("", "zip") and not n.startswith("__MACOSX/") and "/." not in f"/{n}"]
+            if members and not names:
+                raise DataError(f"{source.where} holds no file that can be read ({_KNOWN})")
+            for name in sorted(names, key=natural):
+                try:
+                    content = archive.read(members[name])
+                except (RuntimeError, NotImplementedError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                    yield Row(name, error=f"cannot be unpacked: {reason_of(error)}")
+                    continue
+                yield from _inner_rows(Source(name, content=content))
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{source.where} is not a zip archive, or is damaged: {reason_of(error)}") from error
+
+
+def _csv_rows(source: Source) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)
     try:
-        with _open_text(path) as stream:
+        with source.text() as stream:
             reader = csv.DictReader(stream)
             columns = reader.fieldnames or []
             if "cif" not in columns:
-                raise DataError(f"{path} has no column named 'cif' (columns: {', '.join(columns) or 'none'})")
-            name_column = next((c for c in ("material_id", "mp_id", "id") if c in columns), None)
-            for number, row in enumerate(reader):
-                name = row[name_column] if name_column and row[name_column] else f"{path.name} row {number + 1}"
-                yield from_cif(row["cif"] or "", name, _numbers_of(row))
+                raise DataError(f"{source.where} has no column named 'cif' (columns: {', '.join(columns) or 'none'})")
+            for number, row in enumerate(reader, start=1):
+                yield from_cif(row["cif"] or "", name_of(row, f"{source.name} row {number}"), numbers_of(row))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}") from error
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    from ase.cell import Cell
-    from ase.data import atomic_numbers
-
-    with _open_text(path) as stream:
-        for number, line in enumerate(stream):
-            name = f"{path.name} line {number + 1}"
-            try:
-                entry = json.loads(line)
-                name = str(entry.get("material_id", name))
-                cell = np.asarray(entry["cell"], dtype=float)
-                cell = Cell.fromcellpar(cell).array if cell.shape == (6,) else cell.reshape(3, 3)
-                numbers = np.array([atomic_numbers[s] for s in entry["species"]], dtype=np.int64)
-                frac = np.asarray(entry["frac_coords"], dtype=float).reshape(len(numbers), 3)
-                yield _checked(Row(name, cell, frac, numbers, _numbers_of(entry)))
-            except (ValueError, KeyError, TypeError) as error:
-                yield Row(name, error=f"not a crystal: {type(error).__name__}: {error}")
-
-
-def _cif_file(path: Path) -> Iterator[Row]:
-    try:
-        with _open_text(path) as stream:
-            text = stream.read()
-    except (OSError, UnicodeDecodeError) as error:
-        yield Row(path.name, error=f"cannot be read: {error}")
-        return
-    yield from_cif(text, path.name)
-
-
-def _ase_rows(path: Path) -> Iterator[Row]:
-    import ase.io
-
-    number = 0
-    try:
-        for number, atoms in enumerate(ase.io.iread(str(path), index=":"), start=1):
-            name = str(atoms.info.get("material_id", f"{path.name} #{number}"))
-            if not atoms.pbc.all() or atoms.cell.rank < 3:
-                yield Row(name, error="not periodic in three directions")
-                continue
-            frac = atoms.get_scaled_positions(wrap=False)
-            yield _checked(Row(name, atoms.cell.array.copy(), frac, atoms.numbers.astype(np.int64), _numbers_of(atoms.info)))
-    except Exception as error:  # ase.io raises whatever the format's parser raised
-        yield Row(f"{path.name} after #{number}", error=f"ASE cannot read on: {type(error).__name__}: {error}")
-
-
-def from_cif(text: str, name: str = "cif", properties: dict[str, float] | None = None) -> Row:
-    """One crystal from the text of a CIF; symmetry is expanded, partial occupancy refused."""
-    import gemmi
-
-    try:
-        document = gemmi.cif.read_string(text)
-        blocks = [b for b in document if b.find_values("_atom_site_fract_x")]
-        if len(blocks) != 1:
-            return Row(name, error=f"CIF with {len(blocks)} structures, expected one")
-        small = gemmi.make_small_structure_from_block(blocks[0])
-        if any(abs(site.occ - 1.0) > 1e-3 for site in small.sites):
-            return Row(name, error="partial occupancy; only ordered crystals can be used")
-        sites = small.get_all_unit_cell_sites()
-        cell = np.array(small.cell.orth.mat.tolist()).T
-        frac = np.array([site.fract.tolist() for site in sites]).reshape(-1, 3)
-        numbers = np.array([site.element.atomic_number for site in sites], dtype=np.int64)
-    except (ValueError, RuntimeError, IndexError) as error:
-        return Row(name, error=f"not a CIF: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}")
-    return _checked(Row(name, cell, frac, numbers, properties or {}))
-
-
-def _checked(row: Row) -> Row:
-    if len(row.numbers) == 0:
-        return Row(row.name, error="no atoms")
-    if row.numbers.min() < 1 or row.numbers.max() > 118:
-        return Row(row.name, error="an atom that is not an element")
-    if not (np.isfinite(row.cell).all() and np.isfinite(row.frac).all()):
-        return Row(row.name, error="a number that is not finite")
-    lengths = np.linalg.norm(row.cell, axis=1)
-    if lengths.min() < 0.5 or abs(np.linalg.det(row.cell)) / np.prod(lengths) < 1e-4:
-        return Row(row.name, error="a cell without volume")
-    return row
-
-
-def _numbers_of(row: dict[str, Any]) -> dict[str, float]:
-    found = {}
-    for key, value in row.items():
-        if key in ("cif", "elements", "species", "cell", "frac_coords", None):
-            continue
-        try:
-            found[key] = float(value)
-        except (TypeError, ValueError):
-            continue
-    return found
+        raise DataError(f"{source.where} cannot be read as CSV: {error}") from error

@@ -1,0 +1,50 @@
+"""The store of earlier results."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from asegen.errors import AsegenError
+from asegen.metrics.cache import Cache, cache_folder, structure_key
+
+
+def test_what_is_put_is_found_again_by_another_process_s_eyes(tmp_path):
+    first = Cache(tmp_path)
+    first.put("kind", {bytes([i, i]): bytes([i]) for i in range(200)})
+    again = Cache(tmp_path)
+    assert again.get("kind", [b"\x07\x07", b"nothing"]) == {b"\x07\x07": b"\x07"}
+    assert again.get("other kind", [b"\x07\x07"]) == {}
+    assert len(again.get("kind", [bytes([i, i]) for i in range(250)])) == 200
+
+
+def test_in_memory_leaves_no_file(tmp_path):
+    cache = Cache(tmp_path, keep=False)
+    cache.put("kind", {b"a": b"b"})
+    assert cache.get("kind", [b"a"]) == {b"a": b"b"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_is_an_error_that_says_what_to_do(tmp_path):
+    (tmp_path / "metrics.sqlite").write_bytes(b"not a database" * 100)
+    with pytest.raises(AsegenError, match="delete it"):
+        Cache(tmp_path)
+
+
+def test_folder_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("ASEGEN_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("ASEGEN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "asegen"
+
+
+def test_key_tells_structures_apart():
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    moved, swapped, strained = atoms.copy(), atoms.copy(), atoms.copy()
+    moved.positions[0, 0] += 1e-9
+    swapped.numbers = swapped.numbers[::-1]
+    strained.set_cell(atoms.cell.array * (1 + 1e-9))
+    assert structure_key(atoms) == structure_key(atoms.copy())
+    assert len({structure_key(a) for a in (atoms, moved, swapped, strained)}) == 4
+    assert len(structure_key(atoms)) == 16
+    assert np.frombuffer(structure_key(atoms), np.uint8).any()
