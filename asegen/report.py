@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from .crystals import CrystalBatch
 from .graphs import neighbours
 
 SYMPREC = 0.1
+os.environ.setdefault("SPGLIB_WARNING", "OFF")  # it writes to the terminal of whoever runs a thousand crystals
 
 
 @dataclass(frozen=True)

@@ -147,8 +147,8 @@ def _zip_rows(source: Source) -> Iterator[Row]:
     try:
         with source.binary() as stream, zipfile.ZipFile(stream) as archive:
             members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-            # macOS adds a shadow of each file
-            names = [n for n in members if _kind(n) not in ("", "zip") and not n.startswith("__MACOSX/") and "/." not in f"/{n}"]
+            # macOS adds a shadow of each file, ._1.cif beside 1.cif
+            names = [n for n in members if _kind(n) not in ("", "zip") and not n.rsplit("/", 1)[-1].startswith(".")]
             if members and not names:
                 raise DataError(f"{source.where} holds no file that can be read ({_KNOWN})")
             for name in sorted(names, key=natural):

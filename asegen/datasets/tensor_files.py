@@ -9,9 +9,11 @@ hydrogen. The true structures, if kept, are in ``input_data_batch``.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -78,7 +80,7 @@ def tensor_rows(source: Source, truth: bool = False) -> Iterator[Row]:
             raise DataError(f"{source.where} holds no true structures ('{_TRUTH}')")
         document = _holder(document[_TRUTH])
     if not isinstance(document, Mapping) or not set(KEYS) <= set(document):
-        what = ", ".join(map(str, list(document)[:10])) if isinstance(document, Mapping) else type(document).__name__
+        what = ", ".join(map(str, list(document)[:10])) if isinstance(document, Mapping) else "an object of another kind"
         raise DataError(f"{source.where} does not hold crystals as tensors named {', '.join(KEYS)} (found: {what or 'nothing'})")
     evaluations = _evaluations(document, source.where)
     for sample, tensors in enumerate(evaluations):
@@ -182,7 +184,10 @@ def _load(source: Source) -> Any:
                 return {key: arrays[key] if key in KEYS else None for key in arrays.files}
         return _load_inert(stream)
     except Exception as error:  # zip, pickle and shape errors of a file that anybody may have made
-        raise DataError(f"{source.where} cannot be read without running code from it, or is damaged: {reason_of(error)}") from error
+        # the error beneath, and only what it says: PyTorch's own text goes on to recommend running the code
+        beneath = error.__context__ if isinstance(error, UnpicklingError) and error.__context__ is not None else error
+        reason = re.split(r" (?:Please use|In PyTorch|This is an internal)\b", reason_of(beneath))[0]
+        raise DataError(f"{source.where} cannot be read without running code from it, or is damaged: {reason}") from error
 
 
 def _load_inert(stream: BinaryIO) -> Any:

@@ -38,7 +38,7 @@ def write_crystals(crystals: Sequence[Atoms], path: str | Path, names: Sequence[
     ----------
     crystals : sequence of Atoms
     path : str or Path
-        - ``.extxyz``, ``.xyz``, ``.db``, ``.traj``: by ASE;
+        - ``.extxyz``, ``.xyz``, ``.db``, ``.traj``: by ASE (extxyz has no room for line breaks, quotes and odd keys);
         - ``.cif``: one crystal; ``.zip``: a CIF each; no suffix, or a slash at the end: a new folder with a CIF each;
         - ``.csv``: ``material_id``, ``cif`` and a column for each entry of ``info``, as CDVAE and its descendants read;
         - ``.json``: a list of pymatgen structures; ``.jsonl``: ``cell, species, frac_coords`` per line;
@@ -227,8 +227,20 @@ def _extxyz(crystals: Sequence[Atoms], stream: BinaryIO, samples: int) -> None:
     from ase.io.extxyz import write_xyz
 
     text = io.StringIO()
-    write_xyz(text, list(crystals))
+    for atoms in crystals:
+        atoms.info = {key: _one_line(value) for key, value in atoms.info.items() if re.fullmatch(r"[^\W\d][\w .-]*", key)}
+        write_xyz(text, atoms)
     stream.write(text.getvalue().encode())
+
+
+_SIGNS = str.maketrans({'"': "’", "'": "’", "\\": "/", "=": ":"})
+
+
+def _one_line(value: Any) -> Any:
+    """Text without the signs (line breaks, quotes, =, brackets at the ends) after which ASE misreads a comment line."""
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"\s+", " ", value.translate(_SIGNS)).strip("[]{} ") or "-"
 
 
 def _traj(crystals: Sequence[Atoms], stream: BinaryIO, samples: int) -> None:
@@ -255,7 +267,8 @@ def _csv(crystals: Sequence[Atoms], stream: BinaryIO, samples: int) -> None:
     table = csv.DictWriter(text, ["material_id", "cif", *extra])
     table.writeheader()
     for atoms, name in zip(crystals, _names(crystals), strict=True):
-        table.writerow({**atoms.info, "material_id": name, "cif": cif_text(atoms, name)})
+        numbers = {k: int(v) if isinstance(v, bool) else v for k, v in atoms.info.items()}
+        table.writerow({**numbers, "material_id": name, "cif": cif_text(atoms, name)})
     stream.write(text.getvalue().encode())
 
 

@@ -12,14 +12,14 @@ _HOMES = {
     "Evaluation": "evaluation",
     "coverage": "sets",
     "crystal_set": "crystalset",
-    "distributions": "sets",
+    "distributions": "properties",
     "diversity": "sets",
     "evaluate": "evaluation",
     "fingerprints": "fingerprinting",
     "frechet": "sets",
     "match": "matching",
     "novelty": "duplicates",
-    "space_groups": "sets",
+    "space_groups": "properties",
     "sun": "stable",
     "uniqueness": "duplicates",
     "validity": "structural",
@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation, evaluate
     from .fingerprinting import fingerprints
     from .matching import match
-    from .sets import coverage, distributions, diversity, frechet, space_groups
+    from .properties import distributions, space_groups
+    from .sets import coverage, diversity, frechet
     from .stable import sun
     from .structural import validity
 

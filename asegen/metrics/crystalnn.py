@@ -7,7 +7,9 @@ with the order parameters of its coordination number (Zimmermann & Jain, RSC Adv
 are evaluated together.
 
 Where matminer's own numbers depend on floating-point noise, ours are the mean over the possible outcomes or those without noise:
-the order of equivalent neighbours in "body-centered cubic", and facets without area.
+the order of equivalent neighbours in "body-centered cubic", and facets without area. For two atoms at one place, where its numbers
+depend on the order of the atoms, there is no fingerprint. He, Ne and Ar have no electronegativity: their bonds count as if there were
+no difference.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from .duplicates import novelty, uniqueness
 from .fingerprinting import Fingerprints, fingerprints
 from .matching import match
 from .pairs import Progress
-from .sets import coverage, cutoffs_of, distributions, diversity, frechet, space_groups
+from .properties import distributions, space_groups
+from .sets import coverage, cutoffs_of, diversity, frechet
 from .stable import sun
 from .structural import validity
 
@@ -135,6 +136,7 @@ def evaluate(
     known = crystal_set(train) if train is not None else None
     shared: dict[str, Any] = {"processes": processes, "cache": cache, "progress": progress}
     timed: dict[str, Any] = {"time_limit": time_limit, **shared}
+    stored: dict[str, Any] = {"cache": cache, "progress": progress}
 
     def prints_of(crystals: CrystalSet) -> Fingerprints:
         return fingerprints(crystals, time_limit=3 * time_limit, **shared)
@@ -143,27 +145,28 @@ def evaluate(
     prints = prints_of(given) if need_prints else None
     true_prints = prints_of(true) if true is not None and {"coverage", "frechet"} & set(chosen) else None
     both = {"prints": prints, "reference_prints": true_prints}
+    checked = validity(given) if {"validity", "distributions", "diversity"} & set(chosen) else None
     results: dict[str, Any] = {}
     missing: dict[str, str] = {task: why for task, why in _left_out(chosen, reference, train).items() if tasks is None}
     for task in chosen:
         if progress:
             progress(task, 0, 0)
         if task == "validity":
-            results[task] = validity(given)
+            results[task] = checked
         elif task == "coverage" and true is not None:
             results[task] = coverage(given, true, data_set, **both)  # type: ignore[arg-type]
         elif task == "distributions" and true is not None:
-            results[task] = distributions(given, true, energy=energy, network=data_set)
+            results[task] = distributions(given, true, energy=energy, network=data_set, checked=checked, **stored)
         elif task == "diversity":
-            results[task] = diversity(given, prints=prints)
+            results[task] = diversity(given, prints=prints, checked=checked)
         elif task == "frechet" and true is not None:
-            results[task] = frechet(given, true, network=data_set, **both)  # type: ignore[arg-type]
+            results[task] = frechet(given, true, network=data_set, **both, **stored)  # type: ignore[arg-type]
         elif task == "uniqueness":
             results[task] = uniqueness(given, **timed)
         elif task == "novelty" and known is not None:
             results[task] = novelty(given, known, **timed)
         elif task == "space_groups":
-            results[task] = space_groups(given, true)
+            results[task] = space_groups(given, true, **stored)
         elif task == "match" and true is not None:
             results[task] = match(given, true, best_of=best_of, **timed)
         elif task == "sun" and known is not None:

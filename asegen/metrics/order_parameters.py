@@ -36,7 +36,7 @@ ORDER_PARAMETERS: dict[int, tuple[str, ...]] = {
 
 _TETRAHEDRAL = 0.6081734479693927  # 109.47° / 180°
 _ON_AXIS = 1e-12  # a neighbour this close to the polar axis has no azimuth
-_TIE = 1e-8  # neighbours whose strengths differ by less are equivalent by symmetry
+_TIE = 1e-12  # neighbours whose strengths differ by less, which is by rounding errors, are equivalent by symmetry
 _BLOCK = 200_000  # (j, k, m) triples worked on at a time: the arrays stay in the processor's cache
 
 

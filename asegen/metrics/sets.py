@@ -1,20 +1,18 @@
-"""Sets of crystals compared with each other: coverage, diversity, Fréchet distance, distributions of properties."""
+"""Sets of crystals compared by their fingerprints: coverage, diversity, Fréchet distance."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from scipy.stats import wasserstein_distance
 
-from ..report import SYMPREC, space_group
-from .crystalset import Crystals, CrystalSet, crystal_set
-from .discovery import space_group_distance
+from .cache import Cache
+from .crystalset import Crystals, crystal_set
 from .fingerprinting import Fingerprints, fingerprints
-from .learned import learned_features
-from .structural import validity
+from .pairs import Progress
+from .remembered import finite_rows, network_features
+from .structural import Validity, validity
 
 BLOCK = 512
 """Rows of a distance matrix held at a time; bounds the memory."""
@@ -77,50 +75,6 @@ class Frechet:
     """On the activations of the packaged energy network."""
     protocol: str
     """Features, sets and bias."""
-
-
-@dataclass(frozen=True)
-class Distributions:
-    """Earth mover's distances between properties of two sets of crystals (CDVAE)."""
-
-    n: int
-    """Crystals that count: valid ones."""
-    density: float | None
-    """Of the mass density, g/cm³."""
-    n_elements: float | None
-    """Of the number of elements."""
-    energy: float | None
-    """Of the energy, eV/atom: from the named column, else predicted for both sets by the packaged network."""
-    volume_per_atom: float | None
-    """Of the volume per atom, Å³."""
-    n_atoms: float | None
-    """Of the number of atoms in the cell as given."""
-    protocol: str
-    """Which crystals count and where energies come from."""
-    values: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
-    """The compared numbers, (generated, reference) by property."""
-
-
-@dataclass(frozen=True)
-class SpaceGroups:
-    """Space groups found by spglib."""
-
-    n: int
-    """Crystals given."""
-    share_p1: float | None
-    """Share of P1 among those with a space group."""
-    not_found: int
-    """Crystals without one: broken, or overlapping atoms."""
-    distance: float | None
-    """Jensen-Shannon distance (base 2, in [0, 1]) to the reference's distribution; None without a reference."""
-    total_variation: float | None
-    """Total variation distance to the reference's distribution."""
-    protocol: str
-    """Tolerances of the search."""
-    numbers: np.ndarray = field(repr=False)
-    """International number of every crystal, 0 for none, shape (n,)."""
-    reference_numbers: np.ndarray | None = field(repr=False)
-    """Those of the reference."""
 
 
 def coverage(
@@ -187,21 +141,23 @@ def cutoffs_of(cutoffs: str | tuple[float, float]) -> tuple[float, float]:
     return COVERAGE_CUTOFFS[cutoffs]
 
 
-def diversity(crystals: Crystals, *, prints: Fingerprints | None = None, valid_only: bool = True) -> Diversity:
+def diversity(
+    crystals: Crystals, *, prints: Fingerprints | None = None, checked: Validity | None = None, valid_only: bool = True
+) -> Diversity:
     """Mean pairwise distance of fingerprints.
 
     Parameters
     ----------
     crystals : path, sequence of Atoms or CrystalSet
         What was generated.
-    prints : Fingerprints, optional
+    prints, checked : Fingerprints, Validity, optional
         If they are known already.
     valid_only : bool
         Count valid crystals only, as CDVAE does.
     """
     given = crystal_set(crystals)
     ours = prints or fingerprints(given)
-    mask = ours.good & (validity(given).valid_rows if valid_only else True)
+    mask = ours.good & ((checked or validity(given)).valid_rows if valid_only else True)
     return Diversity(
         int(mask.sum()),
         _mean_distance(ours.structure[mask]),
@@ -217,6 +173,8 @@ def frechet(
     network: str = "mp20",
     prints: Fingerprints | None = None,
     reference_prints: Fingerprints | None = None,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
 ) -> Frechet:
     """Fréchet distances on CrystalNN fingerprints and on a network's activations.
 
@@ -228,6 +186,8 @@ def frechet(
         Packaged energy network ("mp20", "perov-5", "carbon-24").
     prints, reference_prints : Fingerprints, optional
         If they are known already.
+    cache, progress
+        See `Comparer`.
 
     References
     ----------
@@ -236,15 +196,17 @@ def frechet(
     given, true = crystal_set(crystals), crystal_set(reference)
     ours, theirs = prints or fingerprints(given), reference_prints or fingerprints(true)
     a, b = ours.structure[np.isfinite(ours.structure).all(axis=1)], theirs.structure[np.isfinite(theirs.structure).all(axis=1)]
-    c, d = (_finite(learned_features([x for x in s.atoms if x is not None], name=network).activations) for s in (given, true))
+    features = [network_features(s, network, cache=cache, progress=progress) for s in (given, true)]
+    c, d = (finite_rows(f.activations) for f in features)
+    unseen = sum(map(bool, features[0].unseen))
     return Frechet(
         len(a),
         len(b),
         frechet_distance(a, b),
         frechet_distance(c, d),
         f"squared Fréchet distance of Gaussians; {len(a)} generated and {len(b)} reference crystals with fingerprints, no validity filter; "
-        f"learned: hidden layer of the packaged CGCNN {network!r} ({c.shape[-1]} numbers), {len(c)} and {len(d)} crystals; it is biased "
-        "upwards for small sets",
+        f"learned: hidden layer of the packaged CGCNN {network!r} ({c.shape[-1]} numbers), {len(c)} and {len(d)} crystals, {unseen} "
+        "generated ones with elements unknown to it; biased upwards for small sets",
     )
 
 
@@ -263,118 +225,11 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float | None:
     if len(a) < 2 or len(b) < 2:
         return None
     difference = a.mean(axis=0) - b.mean(axis=0)
-    first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    first, second = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
     values, vectors = np.linalg.eigh(first)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     overlap = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(0)).sum()
     return float(max(0.0, difference @ difference + np.trace(first) + np.trace(second) - 2 * overlap))
-
-
-def distributions(
-    crystals: Crystals, reference: Crystals, *, energy: str | None = None, network: str = "mp20", valid_only: bool = True
-) -> Distributions:
-    """Earth mover's distances of density, number of elements, energy, volume per atom and number of atoms.
-
-    Parameters
-    ----------
-    crystals, reference : path, sequence of Atoms or CrystalSet
-        What was generated, and the test set.
-    energy : str, optional
-        Column (or ``atoms.info`` entry) with energies in eV/atom in both sets. Default: both are predicted by `network`.
-    network : str
-        Packaged energy network ("mp20", "perov-5", "carbon-24").
-    valid_only : bool
-        Count valid generated crystals only, as CDVAE does; all of the reference count.
-    """
-    given, true = crystal_set(crystals), crystal_set(reference)
-    mask = given.good & (validity(given).valid_rows if valid_only else True)
-    ours, theirs = given.subset(np.nonzero(mask)[0]), true.subset(np.nonzero(true.good)[0])
-    values = {
-        "density": (densities(ours), densities(theirs)),
-        "n_elements": (_element_counts(ours), _element_counts(theirs)),
-        "energy": (energies(ours, energy, network), energies(theirs, energy, network)),
-        "volume_per_atom": (_volumes(ours), _volumes(theirs)),
-        "n_atoms": tuple(np.array([len(row.numbers) for row in s], dtype=float) for s in (ours, theirs)),
-    }
-    moved = {name: _moved(_finite(x), _finite(y)) for name, (x, y) in values.items()}
-    source = f"column {energy!r}" if energy else f"packaged network {network!r}"
-    return Distributions(
-        n=len(ours),
-        **moved,
-        protocol=f"earth mover's distance; {len(ours)} {'valid ' if valid_only else ''}generated crystals against {len(theirs)} of "
-        f"{true.source}; energies: {source}",
-        values=values,  # type: ignore[arg-type]
-    )
-
-
-def space_groups(crystals: Crystals, reference: Crystals | None = None, symprec: float = SYMPREC) -> SpaceGroups:
-    """Space groups, the share of P1, and the distance to a reference's distribution.
-
-    Parameters
-    ----------
-    crystals, reference : path, sequence of Atoms or CrystalSet
-        What was generated, and the test set.
-    symprec : float
-        Tolerance of spglib in Å.
-    """
-    given = crystal_set(crystals)
-    numbers = _numbers(given, symprec)
-    found = numbers[numbers > 0]
-    distance = variation = None
-    theirs = None if reference is None else _numbers(crystal_set(reference), symprec)
-    if theirs is not None and len(found) and theirs.any():
-        compared = space_group_distance(numbers, theirs)
-        distance, variation = compared.jensen_shannon, compared.total_variation
-    return SpaceGroups(
-        len(given),
-        float((found == 1).mean()) if len(found) else None,
-        int((numbers == 0).sum()),
-        distance,
-        variation,
-        f"spglib, symprec {symprec:g} Å, angle tolerance chosen by spglib (-1); shares of the {len(found)} crystals with a space group",
-        numbers,
-        theirs,
-    )
-
-
-def densities(crystals: CrystalSet) -> np.ndarray:
-    """Mass densities in g/cm³ with pymatgen's atomic masses, shape (n,)."""
-    masses = _masses()
-    return np.array([masses[row.numbers].sum() / abs(np.linalg.det(row.cell)) for row in crystals]) * 1.66053906892
-
-
-def energies(crystals: CrystalSet, column: str | None, network: str) -> np.ndarray:
-    """Energies in eV/atom from a column, or predicted by a packaged network, shape (n,)."""
-    if column:
-        return crystals.column(column)
-    return learned_features([a for a in crystals.atoms if a is not None], name=network).energies
-
-
-def _numbers(crystals: CrystalSet, symprec: float) -> np.ndarray:
-    return np.array([0 if atoms is None else space_group(atoms, symprec) for atoms in crystals.atoms], dtype=np.int64)
-
-
-def _element_counts(crystals: CrystalSet) -> np.ndarray:
-    return np.array([len(np.unique(row.numbers)) for row in crystals], dtype=float)
-
-
-def _volumes(crystals: CrystalSet) -> np.ndarray:
-    return np.array([abs(np.linalg.det(row.cell)) / len(row.numbers) for row in crystals])
-
-
-@lru_cache(maxsize=1)
-def _masses() -> np.ndarray:
-    from pymatgen.core import Element
-
-    return np.array([0.0] + [float(Element.from_Z(z).atomic_mass) for z in range(1, 119)])
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)] if len(values) else values
-
-
-def _moved(a: np.ndarray, b: np.ndarray) -> float | None:
-    return float(wasserstein_distance(a, b)) if len(a) and len(b) else None
 
 
 def _nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
