@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from ..metrics.cache import Cache
-from ..metrics.evaluation import Evaluation, evaluate, read
+from ..metrics.evaluation import Evaluation, evaluate, read, truth_of
 from ..metrics.plots import write_report
 
 _MEANING = {
@@ -65,6 +65,8 @@ def run_evaluate(file: Path, reference: Path | None, train: Path | None, out: Pa
         progress("reading", 0, 0)
         sets = [None if path is None else read(path) for path in (file, reference, train)]
         assert sets[0] is not None
+        if reference is None:
+            sets[1] = truth_of(file)
         found = evaluate(sets[0], sets[1], sets[2], cache=cache, progress=progress, **options)
     written = write_report(found, out) if out is not None else []
     if as_json:

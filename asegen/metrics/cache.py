@@ -30,6 +30,16 @@ def structure_key(atoms: Atoms) -> bytes:
     return digest.digest()
 
 
+def pack(numbers: np.ndarray, reason: str) -> bytes:
+    """Numbers, or the reason why there are none, as bytes."""
+    return b"r" + reason.encode() if reason else b"n" + np.asarray(numbers, dtype="<f8").tobytes()
+
+
+def unpack(value: bytes) -> tuple[np.ndarray | None, str]:
+    """What `pack` was given: numbers and an empty text, or None and the reason."""
+    return (None, value[1:].decode()) if value[:1] == b"r" else (np.frombuffer(value, "<f8", offset=1), "")
+
+
 class Cache:
     """Values by kind and key in one SQLite file; several processes may use it at once.
 

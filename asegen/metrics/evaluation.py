@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..errors import AsegenError
+from ..datasets.readers import read_truth
+from ..errors import AsegenError, DataError
 from .cache import Cache
 from .crystalset import Crystals, CrystalSet, crystal_set
 from .duplicates import novelty, uniqueness
@@ -281,6 +282,15 @@ def _plain(result: Any) -> dict[str, Any]:
         elif isinstance(value, dict) and all(isinstance(v, (int, float, str)) for v in value.values()):
             found[entry.name] = value
     return found
+
+
+def truth_of(path: str | Path) -> CrystalSet | None:
+    """The true structures that a tensor file of CDVAE or DiffCSP keeps beside the generated ones; None if it keeps none."""
+    try:
+        rows = tuple(read_truth(path))
+    except DataError:
+        return None
+    return CrystalSet(rows, f"true structures in {Path(path).name}") if rows else None
 
 
 def read(path: str | Path) -> CrystalSet:

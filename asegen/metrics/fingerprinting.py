@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase import Atoms
 
-from .cache import Cache
+from .cache import Cache, pack, unpack
 from .crystalset import Crystals, crystal_set
 from .magpie import magpie_fingerprints, scaled_magpie
 from .pairs import Progress
@@ -76,7 +76,7 @@ def fingerprints(
                         again += [[key] for key in chunk]
                         continue
                     # A time limit or a killed worker may be this machine's fault: not stored.
-                    by_key[chunk[0]] = result.reason.encode()
+                    by_key[chunk[0]] = pack(values[0], result.reason)
                 else:
                     fresh = dict(zip(chunk, result, strict=True))
                     cache.put(KIND, fresh)
@@ -88,18 +88,14 @@ def fingerprints(
     for key, indices in places.items():
         value = by_key[key]
         for i in indices:
-            if len(value) == _LENGTH:
-                values[i] = np.frombuffer(value, "<f8")
-            else:
-                reasons[i] = value.decode()
+            numbers, reasons[i] = unpack(value)
+            if numbers is not None:
+                values[i] = numbers
     composition = np.full((len(given), 132), np.nan)
     with_atoms = [i for i, row in enumerate(given) if len(row.numbers)]
     if with_atoms:
         composition[with_atoms] = scaled_magpie(magpie_fingerprints([given.rows[i].numbers for i in with_atoms]))
     return Fingerprints(values, composition, tuple(reasons))
-
-
-_LENGTH = 61 * 8
 
 
 def _atoms(atoms: Atoms | None) -> Atoms:
@@ -111,8 +107,4 @@ def _compute(crystals: list[Atoms]) -> list[bytes]:
     from .crystalnn import crystalnn_fingerprints
 
     values, reasons = crystalnn_fingerprints(crystals)
-    # A reason is text of any length but that of the numbers.
-    return [
-        value.astype("<f8").tobytes() if not reason else reason.encode().ljust(1)[: _LENGTH - 1]
-        for value, reason in zip(values, reasons, strict=True)
-    ]
+    return [pack(value, reason) for value, reason in zip(values, reasons, strict=True)]

@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ..report import space_group
-from .cache import Cache
+from .cache import Cache, pack, unpack
 from .crystalset import Crystals, crystal_set
 from .learned import LearnedFeatures, evaluators, learned_features, load_evaluator
 from .pairs import Progress
@@ -41,20 +41,22 @@ def network_features(
 
     def compute(batch: Sequence[Atoms]) -> list[bytes]:
         found = learned_features(batch, network)
-        rows = np.column_stack([found.energies, found.activations]).astype("<f8")
-        return [row.tobytes() if not reason else b"!" + reason.encode() for row, reason in zip(rows, found.reasons, strict=True)]
+        rows = np.column_stack([found.energies, found.activations])
+        return [pack(row, reason) for row, reason in zip(rows, found.reasons, strict=True)]
 
     stored = _remembered(given.keys, given.atoms, name, compute, cache, progress, "energy network")
     reasons = [f"no crystal: {row.error}" if row.error else "" for row in given]
     values: dict[int, np.ndarray] = {}
     for i, value in enumerate(stored):
-        if value.startswith(b"!"):
-            reasons[i] = value[1:].decode()
-        elif value:
-            values[i] = np.frombuffer(value, "<f8")
+        if value:
+            row, reason = unpack(value)
+            if row is None:
+                reasons[i] = reason
+            else:
+                values[i] = row
     table = np.full((len(given), max((len(v) for v in values.values()), default=1)), np.nan)
-    for i, row in values.items():
-        table[i] = row
+    for i, numbers in values.items():
+        table[i] = numbers
     seen = load_evaluator(network).elements
     unseen = [[chemical_symbols[z] for z in sorted(set(row.numbers.tolist()) - seen)] for row in given]
     return LearnedFeatures(table[:, 1:], table[:, 0], reasons, unseen)

@@ -5,7 +5,7 @@ import pytest
 from ase.build import bulk
 
 from asegen.errors import AsegenError
-from asegen.metrics.cache import Cache, cache_folder, structure_key
+from asegen.metrics.cache import Cache, cache_folder, pack, structure_key, unpack
 
 
 def test_what_is_put_is_found_again_by_another_process_s_eyes(tmp_path):
@@ -48,3 +48,11 @@ def test_key_tells_structures_apart():
     assert len({structure_key(a) for a in (atoms, moved, swapped, strained)}) == 4
     assert len(structure_key(atoms)) == 16
     assert np.frombuffer(structure_key(atoms), np.uint8).any()
+
+
+def test_numbers_and_reasons_are_told_apart_whatever_their_bytes():
+    for first in range(256):
+        numbers = np.frombuffer(bytes([first]) + bytes(15), "<f8")
+        found, reason = unpack(pack(numbers, ""))
+        assert np.array_equal(found, numbers) and reason == ""
+    assert unpack(pack(np.zeros(2), "größer")) == (None, "größer")

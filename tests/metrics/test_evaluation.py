@@ -7,11 +7,13 @@ import sys
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from gallery_of_crystals import odd, rattled, sane
 from typer.testing import CliRunner
 
 from asegen.cli.main import app
+from asegen.datasets.writers import write_crystals
 from asegen.metrics import Cache, crystal_set, evaluate
 from asegen.metrics.plots import write_report
 
@@ -62,6 +64,26 @@ def test_json_has_every_key(files, tmp_path):
     lines = (tmp_path / "out" / "crystals.csv").read_text().splitlines()
     assert len(lines) == 13 and lines[0].startswith("name,formula,error,valid_structure")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == values
+
+
+def test_a_tensor_file_brings_its_own_reference(files, tmp_path):
+    """Two evaluations of the same crystals, and the true structures beside them, as DiffCSP writes them."""
+    truth = sane()[:5]
+    stretched = [a.copy() for a in truth]
+    for atoms in stretched:
+        atoms.set_cell(atoms.cell.array * [1, 1, 3], scale_atoms=True)
+    write_crystals([*stretched, *truth], tmp_path / "eval_diff.pt", samples=2)
+    write_crystals(truth, tmp_path / "truth.pt")
+    both = torch.load(tmp_path / "eval_diff.pt", weights_only=True)
+    both["input_data_batch"] = {k: v[0] for k, v in torch.load(tmp_path / "truth.pt", weights_only=True).items()}
+    torch.save(both, tmp_path / "eval_diff.pt")
+    found = run(tmp_path / "eval_diff.pt", "--tasks", "match", "--json", "--no-cache")
+    assert found.exit_code == 0, found.output
+    values = json.loads(found.stdout)
+    assert values["match.rate"] == 1.0 and values["match"]["best_of"] == 2
+    assert "true structures in eval_diff.pt" in values["settings"]["reference"]
+    first = json.loads(run(tmp_path / "eval_diff.pt", "--tasks", "match", "--json", "--no-cache", "--best-of", 1).stdout)
+    assert first["match.rate"] == 0.0 and first["match.rms"] is None and "match.rms" in first["missing"]
 
 
 def test_a_table_for_people(files):
