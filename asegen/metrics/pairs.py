@@ -8,7 +8,8 @@ instead of once per pair, with the matcher's own functions, so the answers are p
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
@@ -18,7 +19,12 @@ import numpy as np
 
 from .cache import Cache
 from .crystalset import CrystalSet
-from .workers import Failure, Workers
+from .workers import Failure, Workers, checked_limit
+
+VERSION = 2
+"""Part of the names in the cache; raised when the meaning of what is stored changes."""
+FLUSH = 10.0
+"""Seconds after which new answers are on the disk at the latest."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, how many are done, and how many there are."""
@@ -58,9 +64,14 @@ class Comparer:
     processes : int, optional
         Default: one per core.
     time_limit : float
-        Seconds for one pair; a pair that needs longer counts as no match and is counted in `late`.
+        Seconds for one pair; a pair that needs longer, twice, counts as no match and is counted in `late`.
     progress : callable, optional
         Called with ``(what, done, total)``.
+
+    Raises
+    ------
+    ValueError
+        The time limit is no positive, finite number.
     """
 
     cache: Cache
@@ -72,9 +83,12 @@ class Comparer:
     failures: list[str] = field(default_factory=list)
     """Reasons of pairs that could not be compared for another reason."""
 
+    def __post_init__(self) -> None:
+        checked_limit(self.time_limit)
+
     def rms(self, pairs: Sequence[tuple[tuple[CrystalSet, int], tuple[CrystalSet, int]]], tolerances: Tolerances) -> np.ndarray:
         """Least root mean square displacement of every pair in units of (V/N)^(1/3), NaN for no match; shape (n,)."""
-        kind = f"rms {tuple(tolerances)} pymatgen {_pymatgen()}"
+        kind = f"rms {VERSION} {tuple(tolerances)} pymatgen {_pymatgen()}"
         items, keys = [], []
         for (a, i), (b, j) in pairs:
             keys.append(a.keys[i] + b.keys[j])
@@ -83,7 +97,7 @@ class Comparer:
 
     def fit(self, pairs: Sequence[tuple[bytes, Plain, bytes, Plain]], tolerances: Tolerances, what: str) -> np.ndarray:
         """Whether pairs of reduced crystals match, shape (n,), bool; items are (key, reduced crystal) twice."""
-        kind = f"fit {tuple(tolerances)} pymatgen {_pymatgen()}"
+        kind = f"fit {VERSION} {tuple(tolerances)} pymatgen {_pymatgen()}"
         keys = [a + b for a, _, b, _ in pairs]
         items = [(a, b, tolerances) for _, a, _, b in pairs]
         return self._remembered(kind, keys, items, _fit, what) == 1.0
@@ -91,24 +105,19 @@ class Comparer:
     def reduced(self, crystals: CrystalSet, indices: Sequence[int]) -> dict[int, Plain]:
         """Primitive Niggli cells (StructureMatcher's own reduction) of some crystals; those that fail are left out."""
         kind = f"reduced pymatgen {_pymatgen()}"
-        keys = [crystals.keys[i] for i in indices]
-        known = self.cache.get(kind, keys)
-        missing = [i for i in dict.fromkeys(indices) if crystals.keys[i] not in known]
-        with Workers(_reduce, self.processes, self.time_limit) as workers:
-            fresh: dict[bytes, bytes] = {}
-            for done, (place, result) in enumerate(workers.map([_plain(crystals, i) for i in missing]), start=1):
+        members = {crystals.keys[i]: i for i in reversed(indices)}
+        known = self.cache.get(kind, list(members))
+        missing = [key for key in reversed(members) if key not in known]
+        with Workers(_reduce, self.processes, self.time_limit, _prepare) as workers, _Store(self.cache, kind) as store:
+            items = [_plain(crystals, members[key]) for key in missing]
+            for done, (place, result) in enumerate(_twice(workers, items), start=1):
                 if isinstance(result, Failure):
                     self._count(result)
-                    continue
-                fresh[crystals.keys[missing[place]]] = _pack(result)
+                else:
+                    known[missing[place]] = _pack(result)
+                    store.put(missing[place], known[missing[place]])
                 if self.progress:
                     self.progress("reducing cells", done, len(missing))
-                if len(fresh) >= 500:
-                    self.cache.put(kind, fresh)
-                    known |= fresh
-                    fresh = {}
-            self.cache.put(kind, fresh)
-            known |= fresh
         return {i: _unpack(known[crystals.keys[i]]) for i in indices if crystals.keys[i] in known}
 
     def _remembered(
@@ -123,24 +132,17 @@ class Comparer:
             answers[key] = number
         places = {key: place for place, key in reversed(list(enumerate(keys))) if key not in answers}
         missing = list(reversed(places.values()))
-        fresh: dict[bytes, bytes] = {}
-        with Workers(function, self.processes, self.time_limit) as workers:
-            for done, (index, result) in enumerate(workers.map([items[i] for i in missing]), start=1):
+        with Workers(function, self.processes, self.time_limit, _prepare) as workers, _Store(self.cache, kind) as store:
+            for done, (index, result) in enumerate(_twice(workers, [items[i] for i in missing]), start=1):
                 key = keys[missing[index]]
-                if isinstance(result, Failure):
-                    if not result.timed_out:
-                        self._count(result)
-                        answers[key] = np.nan
-                        continue
-                    result = -self.time_limit
-                answers[key] = float(result)
-                fresh[key] = struct.pack("<d", float(result))
-                if len(fresh) >= 200:
-                    self.cache.put(kind, fresh)
-                    fresh = {}
+                if isinstance(result, Failure) and not result.timed_out:
+                    self._count(result)
+                    answers[key] = np.nan
+                else:
+                    answers[key] = -self.time_limit if isinstance(result, Failure) else float(result)
+                    store.put(key, struct.pack("<d", answers[key]))
                 if self.progress:
                     self.progress(what, done, len(missing))
-        self.cache.put(kind, fresh)
         values = np.array([answers[key] for key in keys], dtype=float)
         late = values < 0
         self.late += len({key for key, is_late in zip(keys, late, strict=True) if is_late})
@@ -151,6 +153,44 @@ class Comparer:
             self.late += 1
         else:
             self.failures.append(failure.reason)
+
+
+class _Store:
+    """Writes to the cache now and then, and when it is left, also by Ctrl-C."""
+
+    def __init__(self, cache: Cache, kind: str):
+        self.cache, self.kind = cache, kind
+        self.fresh: dict[bytes, bytes] = {}
+        self.since = time.monotonic()
+
+    def __enter__(self) -> _Store:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.cache.put(self.kind, self.fresh)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.fresh[key] = value
+        if len(self.fresh) >= 200 or time.monotonic() - self.since > FLUSH:
+            self.cache.put(self.kind, self.fresh)
+            self.fresh, self.since = {}, time.monotonic()
+
+
+def _twice(workers: Workers, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """As ``workers.map``; an item that was late has a second try, for the machine may have been busy with something else."""
+    late = []
+    for index, result in workers.map(items):
+        if isinstance(result, Failure) and result.timed_out:
+            late.append(index)
+        else:
+            yield index, result
+    for place, result in workers.map([items[i] for i in late]):
+        yield late[place], result
+
+
+def _prepare() -> None:
+    import pymatgen.analysis.structure_matcher
+    import pymatgen.core  # noqa: F401
 
 
 @lru_cache(maxsize=1)

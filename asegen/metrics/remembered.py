@@ -18,7 +18,7 @@ from .crystalset import Crystals, crystal_set
 from .learned import LearnedFeatures, evaluators, learned_features, load_evaluator
 from .pairs import Progress
 
-BLOCK = 256
+BLOCK = 64
 """Crystals computed between two writes to the disk."""
 
 

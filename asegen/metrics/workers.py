@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import sys
@@ -15,6 +16,9 @@ from types import TracebackType
 from typing import Any
 
 CHUNK = 16
+_READY = "ready"  # what a new worker says first
+_WARM_UP = 120.0  # seconds that a worker may take until then
+_ORPHANED = 5.0  # an idle worker looks this often, in seconds, whether its parent is still there
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,19 @@ class Failure:
     """What happened, in words: the time limit, the exception, or the death of the worker."""
     timed_out: bool = False
     """Whether it was stopped by the time limit (a longer one might help)."""
+
+
+def checked_limit(seconds: float) -> float:
+    """The time limit itself.
+
+    Raises
+    ------
+    ValueError
+        It is no positive, finite number.
+    """
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"a time limit of {seconds:g} s is not possible; it must be a number above 0")
+    return seconds
 
 
 def cores() -> int:
@@ -47,12 +64,26 @@ class Workers:
         Default: one per core.
     seconds : float
         Time limit for one item.
+    prepare : callable, optional
+        Called in every worker before its first item, outside of the time limit: imports that take long.
+
+    Raises
+    ------
+    ValueError
+        The time limit is no positive, finite number.
     """
 
-    def __init__(self, function: Callable[[Any], Any], processes: int | None = None, seconds: float = 60.0):
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        processes: int | None = None,
+        seconds: float = 60.0,
+        prepare: Callable[[], None] | None = None,
+    ):
         self.function = function
         self.processes = max(1, processes or cores())
-        self.seconds = seconds
+        self.seconds = checked_limit(seconds)
+        self.prepare = prepare
         # Forking starts in milliseconds and runs in scripts without a main guard; elsewhere it is not safe.
         self._context: Any = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
         self._workers: list[_Worker] = []
@@ -69,7 +100,7 @@ class Workers:
         """(index, result or `Failure`) for every item, in the order in which they are finished."""
         waiting: deque[tuple[int, Any]] = deque(enumerate(items))
         while len(self._workers) < min(self.processes, len(items)):
-            self._workers.append(_Worker(self._context, self.function))
+            self._workers.append(_Worker(self._context, self.function, self.prepare))
         chunk = max(1, min(CHUNK, len(items) // (4 * self.processes) or 1))
         try:
             while waiting or any(w.items for w in self._workers):
@@ -77,7 +108,7 @@ class Workers:
                     if not worker.items and waiting:
                         worker.give([waiting.popleft() for _ in range(min(chunk, len(waiting)))])
                 busy = [w for w in self._workers if w.items]
-                latest = min(w.since for w in busy) + self.seconds
+                latest = min(w.since + (0.0 if w.ready else _WARM_UP) for w in busy) + self.seconds
                 ready = set(wait([w.connection for w in busy], timeout=max(0.0, latest - time.monotonic())))
                 for place, worker in enumerate(self._workers):
                     if worker.connection in ready:
@@ -88,10 +119,14 @@ class Workers:
                             code = worker.process.exitcode
                             yield self._lost(place, waiting, Failure(f"its worker process died (exit code {code}; out of memory?)"))
                             continue
-                        index, _ = worker.items.popleft()
                         worker.since = time.monotonic()
+                        if not worker.ready:
+                            worker.ready = True
+                            continue
+                        index, _ = worker.items.popleft()
                         yield index, result
-                    elif worker.items and time.monotonic() - worker.since > self.seconds:
+                    # an answer may have come while the caller was busy with another one
+                    elif worker.items and worker.late(self.seconds) and not worker.connection.poll():
                         yield self._lost(place, waiting, Failure(f"not done within {self.seconds:g} s", timed_out=True))
         except BaseException:
             # A run that is stopped in the middle must not leave answers behind for the next one.
@@ -103,20 +138,26 @@ class Workers:
         worker.kill()
         index, _ = worker.items.popleft()
         waiting.extendleft(reversed(worker.items))
-        self._workers[place] = _Worker(self._context, self.function)
+        self._workers[place] = _Worker(self._context, self.function, self.prepare)
         return index, failure
 
 
 class _Worker:
-    def __init__(self, context: Any, function: Callable[[Any], Any]):
+    def __init__(self, context: Any, function: Callable[[Any], Any], prepare: Callable[[], None] | None):
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other, function), daemon=True)
+        if prepare is not None and context.get_start_method() == "fork":
+            prepare()  # what is imported before the fork is imported once for all workers
+        self.process = context.Process(target=_serve, args=(other, function, prepare, os.getpid()), daemon=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads; ours use none
             self.process.start()
         other.close()
         self.items: deque[tuple[int, Any]] = deque()
         self.since = time.monotonic()
+        self.ready = False
+
+    def late(self, seconds: float) -> bool:
+        return time.monotonic() - self.since > seconds + (0.0 if self.ready else _WARM_UP)
 
     def give(self, items: list[tuple[int, Any]]) -> None:
         self.items.extend(items)
@@ -132,18 +173,24 @@ class _Worker:
         self.connection.close()
 
 
-def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+def _serve(connection: Connection, function: Callable[[Any], Any], prepare: Callable[[], None] | None, parent: int) -> None:
     warnings.filterwarnings("ignore")
-    while True:
-        try:
-            items = connection.recv()
-        except (EOFError, OSError, KeyboardInterrupt):
-            return
-        for item in items:
-            try:
-                result = function(item)
-            except KeyboardInterrupt:
-                return
-            except Exception as error:
-                result = Failure(f"{type(error).__name__}: {error}".strip())
-            connection.send(result)
+    try:
+        if prepare is not None:
+            prepare()
+        connection.send(_READY)
+        while True:
+            # A killed parent closes no pipe for good: forked siblings hold its ends too.
+            while not connection.poll(_ORPHANED):
+                if os.getppid() != parent:
+                    return
+            for item in connection.recv():
+                if os.getppid() != parent:
+                    return
+                try:
+                    result = function(item)
+                except Exception as error:
+                    result = Failure(f"{type(error).__name__}: {error}".strip())
+                connection.send(result)
+    except (EOFError, OSError, KeyboardInterrupt):
+        return

@@ -1,5 +1,8 @@
 """The store of earlier results."""
 
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -56,3 +59,56 @@ def test_numbers_and_reasons_are_told_apart_whatever_their_bytes():
         found, reason = unpack(pack(numbers, ""))
         assert np.array_equal(found, numbers) and reason == ""
     assert unpack(pack(np.zeros(2), "größer")) == (None, "größer")
+
+
+def test_a_store_that_cannot_be_made_is_a_warning(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    cache = Cache(tmp_path / "file" / "folder")
+    cache.put("kind", {b"a": b"b"})
+    assert cache.get("kind", [b"a"]) == {b"a": b"b"}
+    assert capsys.readouterr().err.count("kept in memory") == 1
+
+
+def test_a_store_that_may_only_be_read_is_read(tmp_path, monkeypatch, capsys):
+    Cache(tmp_path).put("kind", {b"a": b"b"})
+
+    def refuse(self):
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    monkeypatch.setattr(Cache, "_open_to_write", refuse)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    shared = Cache(tmp_path)
+    shared.put("kind", {b"c": b"d"})
+    assert shared.get("kind", [b"a", b"c"]) == {b"a": b"b", b"c": b"d"}
+    assert capsys.readouterr().err == ""
+    monkeypatch.undo()
+    assert Cache(tmp_path).get("kind", [b"a", b"c"]) == {b"a": b"b"}
+
+
+def test_a_store_that_another_process_holds_is_left_alone_with_one_warning(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("asegen.metrics.cache._PATIENCE", 0.1)
+    cache = Cache(tmp_path)
+    cache.put("kind", {b"a": b"b"})
+    with closing(sqlite3.connect(tmp_path / "metrics.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        cache.put("kind", {b"c": b"d"})
+        cache.put("kind", {b"e": b"f"})
+        late = Cache(tmp_path)  # cannot be opened for writing
+        assert late.get("kind", [b"a"]) == {b"a": b"b"}
+        other.execute("ROLLBACK")
+    assert cache.get("kind", [b"a", b"c", b"e"]) == {b"a": b"b", b"c": b"d", b"e": b"f"}
+    assert capsys.readouterr().err.count("database is locked") == 2  # one for each of the two
+
+
+def test_where_shared_memory_is_refused_a_journal_does(tmp_path, monkeypatch):
+    class Stubborn(sqlite3.Connection):
+        def execute(self, sql, *arguments):
+            if "WAL" in sql:
+                raise sqlite3.OperationalError("locking protocol")
+            return super().execute(sql, *arguments)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr("sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=Stubborn))
+    Cache(tmp_path).put("kind", {b"a": b"b"})
+    assert Cache(tmp_path).get("kind", [b"a"]) == {b"a": b"b"}
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.sqlite"]

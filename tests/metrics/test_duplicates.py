@@ -1,5 +1,7 @@
 """Uniqueness, novelty and S.U.N. against pymatgen's own grouping and hand-made sets."""
 
+import time
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -77,10 +79,10 @@ def test_nothing_to_compare():
     assert novelty([bulk("Cu")], []).share == 1.0
 
 
-def test_a_pair_that_is_late_is_counted_and_tried_again_only_with_more_time(monkeypatch, tmp_path):
-    import time
-
+def test_a_pair_that_is_late_is_tried_twice_and_again_only_with_more_time(monkeypatch, tmp_path):
     def slow(item):
+        with (tmp_path / "tries").open("a") as stream:
+            stream.write("x")
         time.sleep(0.6)
         return 1.0
 
@@ -88,11 +90,29 @@ def test_a_pair_that_is_late_is_counted_and_tried_again_only_with_more_time(monk
     crystals = [bulk("Cu"), bulk("Cu", a=3.7)]
     late = uniqueness(crystals, time_limit=0.2, processes=1, cache=Cache(tmp_path))
     assert late.late == 1 and late.share == 1.0
-    started = time.monotonic()
     again = uniqueness(crystals, time_limit=0.2, processes=1, cache=Cache(tmp_path))
-    assert again.late == 1 and time.monotonic() - started < 0.2
+    assert again.late == 1 and (tmp_path / "tries").read_text() == "xx"
     patient = uniqueness(crystals, time_limit=5, processes=1, cache=Cache(tmp_path))
     assert patient.late == 0 and patient.share == 0.5
+
+
+def test_a_pair_that_is_late_once_is_not_late(monkeypatch, tmp_path):
+    def slow_at_first(item):
+        if not (tmp_path / "tried").exists():
+            (tmp_path / "tried").touch()
+            time.sleep(5)
+        return 1.0
+
+    monkeypatch.setattr("asegen.metrics.pairs._fit", slow_at_first)
+    found = uniqueness([bulk("Cu"), bulk("Cu", a=3.7)], time_limit=0.5, processes=1)
+    assert found.late == 0 and found.share == 0.5
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_limit_is_a_number_above_zero(limit, tmp_path):
+    for compute in (uniqueness, lambda crystals, **options: novelty(crystals, crystals, **options)):
+        with pytest.raises(ValueError, match="above 0"):
+            compute([bulk("Cu")], time_limit=limit, cache=Cache(tmp_path))
 
 
 def test_a_pair_that_fails_is_counted(monkeypatch):

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -54,3 +56,62 @@ def test_a_run_that_is_left_early_leaves_no_answers_behind():
             assert value == 2 * index
             break
         assert dict(workers.map([100, 200])) == {0: 200, 1: 400}
+
+
+def nap(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def test_a_slow_caller_makes_no_item_late():
+    found = {}
+    with Workers(nap, 2, seconds=0.5) as workers:
+        for index, result in workers.map([0.05, 0.1, 0.05, 0.1]):
+            found[index] = result
+            time.sleep(0.8 if index == 0 else 0.0)  # as a store that another process has locked
+    assert found == {0: 0.05, 1: 0.1, 2: 0.05, 3: 0.1}
+
+
+def slow_import():
+    time.sleep(1.0)
+
+
+def test_imports_do_not_count_against_the_first_item(monkeypatch):
+    with Workers(nap, 1, seconds=0.4, prepare=slow_import) as workers:
+        # as where processes are not forked and import everything themselves
+        monkeypatch.setattr(workers._context, "get_start_method", lambda: "spawn", raising=False)
+        assert dict(workers.map([0.01, 0.02])) == {0: 0.01, 1: 0.02}
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf")])
+def test_a_limit_is_a_number_above_zero(seconds):
+    with pytest.raises(ValueError, match="above 0"):
+        Workers(double, 1, seconds)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_workers_end_when_their_parent_is_killed():
+    program = (
+        "import os, sys, time\n"
+        "import asegen.metrics.workers as w\n"
+        "w._ORPHANED = 0.2\n"
+        "with w.Workers(abs, 2) as workers:\n"
+        "    list(workers.map([1, 2, 3, 4]))\n"
+        "    print(*[x.process.pid for x in workers._workers], flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while any(map(running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(pids) == 2 and not any(map(running, pids))
+
+
+def running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return stream.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
