@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +12,10 @@ import numpy as np
 from .cache import Cache
 from .crystalset import Crystals, CrystalSet, crystal_set
 from .pairs import PYMATGEN, Comparer, Plain, Progress, Tolerances
+
+Formula = tuple[tuple[int, int], ...]
+_MOST_CANDIDATES = 200_000
+"""Pairs of a generated and a training crystal that are listed at a time; bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,8 @@ class Uniqueness:
     """Those that could be compared."""
     share: float | None
     """Unique crystals over compared ones; None if there are none."""
+    share_of_all: float | None
+    """Unique crystals over all given; None if there are none."""
     late: int
     """Pairs stopped by the time limit; they count as different."""
     failed: int
@@ -44,6 +52,8 @@ class Novelty:
     """Crystals of the training set that could be compared."""
     share: float | None
     """Novel crystals over compared ones; None if there are none."""
+    share_of_all: float | None
+    """Novel crystals over all given; None if there are none."""
     new_formula: float | None
     """Share of compared crystals whose reduced formula is not in the training set."""
     late: int
@@ -70,7 +80,7 @@ def uniqueness(
     """Share of crystals that do not repeat an earlier one.
 
     A crystal is a repetition if it matches the first of a group, ``fit(first, crystal)``; the groups are those of
-    ``StructureMatcher.group_structures``.
+    ``StructureMatcher.group_structures``. Crystals that are equal to the last bit are repetitions without a comparison.
 
     Parameters
     ----------
@@ -84,24 +94,30 @@ def uniqueness(
     given = crystal_set(crystals)
     comparer = Comparer(cache or Cache(keep=False), processes, time_limit, progress)
     repeats = np.where(given.good, -1, -2)
-    groups = [members for members in _by_formula(given).values() if len(members) > 1]
+    first = _first_of_each(given)
+    groups = [members for members in _by_formula(given, list(first.values())).values() if len(members) > 1]
     several = [i for members in groups for i in members]
     reduced = comparer.reduced(given, several)
     repeats[[i for i in several if i not in reduced]] = -2
     waiting = [part for members in groups for part in _by_size(members, reduced)]
+    what = f"looking for repetitions (up to {sum(len(group) * (len(group) - 1) // 2 for group in waiting)} pairs)"
     while waiting:  # in every round the first of each group is compared with all others of it
         pairs = [(group[0], other) for group in waiting for other in group[1:]]
         items = [(given.keys[a], reduced[a], given.keys[b], reduced[b]) for a, b in pairs]
-        same = comparer.fit(items, tolerances, "looking for repetitions")
+        same = comparer.fit(items, tolerances, what)
         repeated = {b: a for (a, b), is_same in zip(pairs, same, strict=True) if is_same}
         for b, a in repeated.items():
             repeats[b] = a
         waiting = [rest for group in waiting if len(rest := [i for i in group[1:] if i not in repeated]) > 1]
+    for i in np.nonzero(given.good)[0].tolist():  # what is equal to the last bit needs no comparison, nor a cell that can be reduced
+        if (earlier := first[given.keys[i]]) != i:
+            repeats[i] = repeats[earlier] if repeats[earlier] >= 0 else earlier
     compared = int((repeats > -2).sum())
     return Uniqueness(
         n=len(given),
         compared=compared,
         share=float((repeats == -1).sum() / compared) if compared else None,
+        share_of_all=float((repeats == -1).mean()) if len(given) else None,
         late=comparer.late,
         failed=len(comparer.failures),
         protocol=f"{tolerances}.fit(earlier, later), groups as group_structures; share of the {compared} comparable crystals",
@@ -133,23 +149,31 @@ def novelty(
     given, known = crystal_set(crystals), crystal_set(train)
     comparer = Comparer(cache or Cache(keep=False), processes, time_limit, progress)
     matches = np.where(given.good, -1, -2)
-    theirs = _by_formula(known)
-    shared = [i for i in np.nonzero(given.good)[0].tolist() if given.formulas[i] in theirs]
+    same_key = _first_of_each(known)
+    theirs = _by_formula(known, list(same_key.values()))
+    shared = []
+    for i in np.nonzero(given.good)[0].tolist():
+        if given.keys[i] in same_key:  # equal to the last bit
+            matches[i] = same_key[given.keys[i]]
+        elif given.formulas[i] in theirs:
+            shared.append(i)
     reduced = comparer.reduced(given, shared)
     matches[[i for i in shared if i not in reduced]] = -2
-    needed = sorted({j for i in reduced for j in theirs[given.formulas[i]]})
-    reduced_known = comparer.reduced(known, needed)
-    candidates = {i: _nearest_first(reduced[i], theirs[given.formulas[i]], reduced_known) for i in reduced}
-    start, width = 0, 1
-    while candidates := {i: c for i, c in candidates.items() if len(c) > start and matches[i] == -1}:
-        # Rounds of 1, 2, 4, … candidates: a crystal that is found early needs no further comparison.
-        pairs = [(i, j) for i, c in candidates.items() for j in c[start : start + width]]
-        items = [(given.keys[i], reduced[i], known.keys[j], reduced_known[j]) for i, j in pairs]
-        same = comparer.fit(items, tolerances, "looking in the training set")
-        for (i, j), is_same in zip(pairs, same, strict=True):
-            if is_same and matches[i] == -1:
-                matches[i] = j
-        start, width = start + width, min(2 * width, 64)
+    training = _Training.of(comparer.reduced(known, sorted({j for i in reduced for j in theirs[given.formulas[i]]})))
+    total = sum(len(theirs[given.formulas[i]]) for i in reduced)
+    what = f"looking in the training set (up to {total} pairs)"
+    for part in _slices(list(reduced), theirs, given):
+        candidates = {i: training.nearest_first(reduced[i], theirs[given.formulas[i]]) for i in part}
+        start, width = 0, 1
+        while candidates := {i: c for i, c in candidates.items() if len(c) > start and matches[i] == -1}:
+            # Rounds of 1, 2, 4, … candidates: a crystal that is found early needs no further comparison.
+            pairs = [(i, j) for i, c in candidates.items() for j in c[start : start + width]]
+            items = [(given.keys[i], reduced[i], known.keys[j], training.reduced[j]) for i, j in pairs]
+            same = comparer.fit(items, tolerances, what)
+            for (i, j), is_same in zip(pairs, same, strict=True):
+                if is_same and matches[i] == -1:
+                    matches[i] = j
+            start, width = start + width, min(2 * width, 64)
     compared = int((matches > -2).sum())
     new_formula = [given.formulas[i] not in theirs for i in np.nonzero(given.good)[0]]
     return Novelty(
@@ -157,6 +181,7 @@ def novelty(
         compared=compared,
         training=int(known.good.sum()),
         share=float((matches == -1).sum() / compared) if compared else None,
+        share_of_all=float((matches == -1).mean()) if len(given) else None,
         new_formula=float(np.mean(new_formula)) if new_formula else None,
         late=comparer.late,
         failed=len(comparer.failures),
@@ -167,11 +192,34 @@ def novelty(
     )
 
 
-def _by_formula(crystals: CrystalSet) -> dict[tuple[tuple[int, int], ...], list[int]]:
-    groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+def _first_of_each(crystals: CrystalSet) -> dict[bytes, int]:
+    """Key of every structure to the first row that holds it."""
+    first: dict[bytes, int] = {}
     for i in np.nonzero(crystals.good)[0].tolist():
+        first.setdefault(crystals.keys[i], i)
+    return first
+
+
+def _by_formula(crystals: CrystalSet, rows: Sequence[int]) -> dict[Formula, list[int]]:
+    groups: dict[Formula, list[int]] = defaultdict(list)
+    for i in rows:
         groups[crystals.formulas[i]].append(i)
     return groups
+
+
+def _slices(rows: list[int], theirs: dict[Formula, list[int]], given: CrystalSet) -> Iterator[list[int]]:
+    """The rows in parts of which each has a bounded number of candidates, or is one row."""
+    part: list[int] = []
+    size = 0
+    for i in rows:
+        more = len(theirs[given.formulas[i]])
+        if part and size + more > _MOST_CANDIDATES:
+            yield part
+            part, size = [], 0
+        part.append(i)
+        size += more
+    if part:
+        yield part
 
 
 def _by_size(members: list[int], reduced: dict[int, Plain]) -> list[list[int]]:
@@ -183,9 +231,25 @@ def _by_size(members: list[int], reduced: dict[int, Plain]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _nearest_first(crystal: Plain, candidates: list[int], reduced: dict[int, Plain]) -> list[int]:
-    """Candidates of the same size; those of the most similar density first, for they are the likeliest to match."""
-    cell, numbers, _ = crystal
-    volume = abs(np.linalg.det(cell))
-    fitting = [j for j in candidates if j in reduced and len(reduced[j][1]) == len(numbers)]
-    return sorted(fitting, key=lambda j: (round(abs(np.log(abs(np.linalg.det(reduced[j][0])) / volume)), 6), j))
+@dataclass(frozen=True)
+class _Training:
+    """Reduced cells of training crystals with what orders them, found by index."""
+
+    reduced: dict[int, Plain]
+    sizes: dict[int, int]
+    log_volumes: dict[int, float]
+
+    @classmethod
+    def of(cls, reduced: dict[int, Plain]) -> _Training:
+        sizes = {j: len(numbers) for j, (_, numbers, _) in reduced.items()}
+        return cls(reduced, sizes, {j: _log_volume(plain) for j, plain in reduced.items()})
+
+    def nearest_first(self, crystal: Plain, candidates: list[int]) -> list[int]:
+        """Candidates of the same size; those of the most similar density first, for they are the likeliest to match."""
+        volume, size = _log_volume(crystal), len(crystal[1])
+        fitting = [j for j in candidates if self.sizes.get(j) == size]
+        return sorted(fitting, key=lambda j: (round(abs(self.log_volumes[j] - volume), 6), j))
+
+
+def _log_volume(crystal: Plain) -> float:
+    return math.log(abs(np.linalg.det(crystal[0])))

@@ -94,7 +94,7 @@ def sun(
         metastable_sun=shares.metastable_sun if known else None,
         without_energy=shares.missing,
         protocol=f"stable at {stable_below:g}, metastable at {metastable_below:g} eV/atom above the hull or less (energies: {source}); "
-        f"unique and novel by {unique.protocol.split('.')[0]}…; shares of all {len(given)} crystals",
+        f"unique and novel by {unique.protocol.partition('.fit')[0]}; shares of all {len(given)} crystals",
         e_above_hull=energies,
     )
 

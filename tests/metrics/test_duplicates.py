@@ -150,3 +150,39 @@ def test_sun_takes_the_lowest_of_equal_crystals():
         sun(crystals, [iron], "e_above_hull")
     with pytest.raises(DataError, match="one for each of the 5"):
         sun(crystals, [iron], [0.0])
+
+
+def test_equal_crystals_are_repetitions_even_where_nothing_can_be_compared(monkeypatch):
+    """Reductions that fail must not take crystals out of the denominator unnoticed."""
+
+    def failing(item):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("asegen.metrics.pairs._reduce", failing)
+    crystals = [bulk("Cu"), bulk("Cu", a=3.7), bulk("Cu"), bulk("Si")]
+    found = uniqueness(crystals, processes=1)
+    assert found.repeats.tolist() == [-2, -2, 0, -1]
+    assert found.compared == 2 and found.share == 0.5 and found.share_of_all == 0.25 and found.failed == 2
+    known = novelty(crystals, [bulk("Fe"), bulk("Cu"), bulk("Cu")], processes=1)
+    assert known.matches.tolist() == [1, -2, 1, -1]
+    assert known.share == pytest.approx(1 / 3) and known.share_of_all == 0.25
+
+
+def test_equal_crystals_are_never_compared(monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr("asegen.metrics.workers._Worker.__init__", never)
+    assert uniqueness([bulk("Cu")] * 5 + [bulk("Fe")]).repeats.tolist() == [-1, 0, 0, 0, 0, -1]
+    assert novelty([bulk("Cu")] * 3, [bulk("Cu")]).share == 0.0
+
+
+def test_pairs_are_listed_in_slices(mixed, monkeypatch):
+    train = [rattled(a, 50 + i, 0.05) for i, a in enumerate(sane()[::2])]
+    whole = novelty(mixed, train, processes=1)
+    monkeypatch.setattr("asegen.metrics.duplicates._MOST_CANDIDATES", 2)
+    assert novelty(mixed, train, processes=1).matches.tolist() == whole.matches.tolist()
+
+
+def test_protocol_of_sun_has_all_tolerances():
+    assert "StructureMatcher(ltol=0.2, stol=0.3, angle_tol=5)" in sun([bulk("Cu")], [bulk("Si")], [0.0]).protocol
