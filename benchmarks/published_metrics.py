@@ -37,7 +37,7 @@ def main():
     }
     for name, (structure, composition, distance, difference) in published.items():
         crystals = crystal_set(options.data / name / "val.csv.gz")
-        found = validity(crystals)
+        found = validity(crystals, cache=cache)
         line(f"{name} validation ({len(crystals)}), structure validity %", 100 * found.structure, structure)
         line(f"{name}, composition validity %", 100 * found.composition, composition)
         if name == "mp20" and options.mp20:

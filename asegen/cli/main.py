@@ -117,6 +117,7 @@ def evaluate(
     data_set: Annotated[str, typer.Option(help="mp20, perov-5, carbon-24: coverage cut-offs and energy network.")] = "mp20",
     energy: Annotated[Optional[str], typer.Option(help="Column with eV/atom in both sets, instead of predictions.")] = None,
     e_above_hull: Annotated[Optional[str], typer.Option(help="Column with eV/atom above the hull, for S.U.N.")] = None,
+    cutoffs: Annotated[Optional[str], typer.Option(help="Coverage cut-offs such as 0.4,10, instead of those of --data-set.")] = None,
     best_of: Annotated[Optional[int], typer.Option(help="For match: the first so many answers of a row.")] = None,
     samples: Annotated[Optional[int], typer.Option(help="Evaluate only so many crystals, drawn with --seed.")] = None,
     seed: Annotated[int, typer.Option(help="For --samples.")] = 0,
@@ -134,6 +135,7 @@ def evaluate(
         options = {
             "tasks": None if tasks is None else [task.strip() for task in tasks.split(",") if task.strip()],
             "data_set": data_set,
+            "cutoffs": cutoffs,
             "energy": energy,
             "e_above_hull": e_above_hull,
             "best_of": best_of,
@@ -146,7 +148,7 @@ def evaluate(
         }
         run_evaluate(file, reference, train, out, json_, options)
 
-    speak(command)
+    speak(command, less="fewer --processes or --samples")
 
 
 @app.command()

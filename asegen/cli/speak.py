@@ -10,17 +10,25 @@ from collections.abc import Callable
 import typer
 
 
-def speak(command: Callable[[], None]) -> None:
-    """Run a command; expected errors end with one sentence and exit code 1, Ctrl-C with 130."""
+def speak(command: Callable[[], None], less: str = "a smaller --batch-size") -> None:
+    """Run a command; expected errors end with one sentence and exit code 1, Ctrl-C with 130.
+
+    Parameters
+    ----------
+    command : callable
+        What to run.
+    less : str
+        What to try where the memory is not enough.
+    """
     try:
         command()
     except KeyboardInterrupt:
-        _fail("stopped by Ctrl-C; what was finished is kept in --out, and the same command goes on from there", 130)
+        _fail("stopped by Ctrl-C; what was finished is kept, and the same command goes on from there", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except MemoryError:
-        _fail("not enough memory; try a smaller --batch-size", 1)
+        _fail(f"not enough memory; try {less}", 1)
     except Exception as error:
         from asegen.errors import AsegenError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .rows import Row, Source, checked_row, numbers_of, reason_of
+from .rows import NoCrystals, Row, Source, checked_row, numbers_of, reason_of
 
 _NAME = re.compile(r"""(?:^|\s)material_id=(?:"([^"]*)"|(\S+))""")
 _HEAVY = {"D": "H", "T": "H"}
@@ -64,7 +64,7 @@ def _frame(frame: list[str], name: str) -> Row:
             if error.args[0] not in _HEAVY:
                 raise
             atoms = next(read_xyz(io.StringIO("".join(_without_isotopes(frame))), 0))
-        return _from_atoms(atoms, name)
+        return row_of_atoms(atoms, name)
     except Exception as error:  # ASE raises whatever its parser raised
         return Row(name, error=f"ASE cannot read it: {type(error).__name__}: {reason_of(error)}")
 
@@ -84,9 +84,17 @@ def _without_isotopes(frame: list[str]) -> list[str]:
 
 
 def database_rows(source: Source) -> Iterator[Row]:
-    """Rows of an ASE database; key-value pairs, and numbers in ``data``, become properties."""
+    """Rows of an ASE database; key-value pairs, and numbers in ``data``, become properties.
+
+    Raises
+    ------
+    NoCrystals
+        It is no database, such as the Thumbs.db of a file manager.
+    """
     from ase.db import connect
 
+    if not _is_sqlite(source):
+        raise NoCrystals(f"{source.where} is not a database of ASE")
     if source.path is None:
         yield Row(source.name, error="an ASE database inside an archive; unpack it first")
         return
@@ -101,9 +109,17 @@ def database_rows(source: Source) -> Iterator[Row]:
                 yield Row(name, error=f"ASE cannot read it: {type(error).__name__}: {reason_of(error)}")
                 continue
             atoms.info.update(info)
-            yield _from_atoms(atoms, str(info.get("material_id", name)))
+            yield row_of_atoms(atoms, str(info.get("material_id", name)))
     except Exception as error:  # sqlite's errors, and those of ASE about versions
         yield Row(f"{source.name} after #{number}", error=f"ASE cannot read on: {type(error).__name__}: {reason_of(error)}")
+
+
+def _is_sqlite(source: Source) -> bool:
+    try:
+        with source.binary() as stream:
+            return stream.read(15) == b"SQLite format 3"
+    except (OSError, EOFError):
+        return False
 
 
 def ase_rows(source: Source, format: str) -> Iterator[Row]:
@@ -113,7 +129,7 @@ def ase_rows(source: Source, format: str) -> Iterator[Row]:
     number = 0
     try:
         for number, atoms in enumerate(ase.io.iread(_stream(source, format), index=":", format=format), start=1):
-            yield _from_atoms(atoms, str(atoms.info.get("material_id", f"{source.name} #{number}" if format == "traj" else source.name)))
+            yield row_of_atoms(atoms, str(atoms.info.get("material_id", f"{source.name} #{number}" if format == "traj" else source.name)))
     except Exception as error:  # ase.io raises whatever the format's parser raised
         name = f"{source.name} after #{number}" if format == "traj" else source.name
         yield Row(name, error=f"ASE cannot read on: {type(error).__name__}: {reason_of(error)}")
@@ -132,11 +148,27 @@ def _stream(source: Source, format: str) -> Any:
     return io.StringIO("\n".join(lines) + "\n")
 
 
-def _from_atoms(atoms: Any, name: str) -> Row:
+def row_of_atoms(atoms: Any, name: str) -> Row:
+    """A crystal that ASE holds, from a file or made in memory; what is known of a broken one stays in its row.
+
+    Numbers in ``atoms.info`` and results of a calculator become properties. ASE's ``energy`` is that of the whole cell; the
+    energy of an atom is ``energy_per_atom``.
+    """
+    numbers = np.asarray(atoms.numbers, dtype=np.int64)
+    found = _results(atoms)
+    if "energy" in found and len(numbers):
+        found["energy_per_atom"] = found["energy"] / len(numbers)
+    properties = found | numbers_of(atoms.info)
     if not atoms.pbc.all() or atoms.cell.rank < 3:
-        return Row(name, error="not periodic in three directions")
-    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
+        return Row(name, numbers=numbers, properties=properties, error="not periodic in three directions")
+    cell = atoms.cell.array.copy()
+    singular = not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-12
+    frac = np.zeros((len(atoms), 3)) if singular else atoms.get_scaled_positions(wrap=False)
+    return checked_row(Row(name, cell, frac, numbers, properties))
+
+
+def _results(atoms: Any) -> dict[str, float]:
     # ASE takes the energy out of the comment line of extxyz and puts it into a calculator
-    scalars = {key: value for key, value in results.items() if np.ndim(value) == 0}
-    frac = atoms.get_scaled_positions(wrap=False)
-    return checked_row(Row(name, atoms.cell.array.copy(), frac, atoms.numbers.astype(np.int64), numbers_of({**scalars, **atoms.info})))
+    if atoms.calc is None or getattr(atoms.calc, "check_state", lambda atoms: [])(atoms):  # results of other positions
+        return {}
+    return numbers_of({key: value for key, value in getattr(atoms.calc, "results", {}).items() if np.ndim(value) == 0})

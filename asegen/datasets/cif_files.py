@@ -9,6 +9,8 @@ import numpy as np
 
 from .rows import PARTIAL, Row, Source, checked_row, reason_of
 
+_SAME = 0.01  # images of an atom closer than this are one atom on a special position, Å
+
 
 def from_cif(text: str, name: str = "cif", properties: dict[str, float] | None = None) -> Row:
     """One crystal from the text of a CIF; symmetry is expanded, partial occupancy refused."""
@@ -50,15 +52,39 @@ def _from_block(block: Any, name: str, properties: dict[str, float]) -> Row:
 
     try:
         small = gemmi.make_small_structure_from_block(block)
-        if any(abs(site.occ - 1.0) > 1e-3 for site in small.sites):
-            return Row(name, error=PARTIAL)
-        sites = small.get_all_unit_cell_sites()
         cell = np.array(small.cell.orth.mat.tolist()).T
-        frac = np.array([site.fract.tolist() for site in sites]).reshape(-1, 3)
-        numbers = np.array([_number(site) for site in sites], dtype=np.int64)
+        images = _images(small, cell)
+        frac = np.concatenate([np.zeros((0, 3)), *images])
+        numbers = np.repeat([_number(site) for site in small.sites], [len(part) for part in images]).astype(np.int64)
     except (ValueError, RuntimeError, IndexError) as error:
         return Row(name, error=f"not a CIF: {reason_of(error)}")
+    if any(abs(site.occ - 1.0) > 1e-3 for site in small.sites):
+        return Row(name, cell, frac, numbers, properties, error=PARTIAL)
     return checked_row(Row(name, cell, frac, numbers, properties))
+
+
+def _images(small: Any, cell: np.ndarray) -> list[np.ndarray]:
+    """Fractional coordinates of every site and its images, each once, shapes (m, 3).
+
+    gemmi's own expansion merges an atom with images of it up to 0.4 Å away; then two atoms that overlap would be one.
+    """
+    import gemmi
+
+    if small.symops:  # what the file lists counts more than the name of its group
+        operations = [(np.array(op.rot) / op.DEN, np.array(op.tran) / op.DEN) for op in map(gemmi.Op, small.symops)]
+    else:
+        operations = [(np.array(image.mat.tolist()), np.array(image.vec.tolist())) for image in small.cell.images]
+    found = []
+    for site in small.sites:
+        frac = np.array(site.fract.tolist())
+        kept = frac[None]
+        for rotation, shift in operations:
+            image = rotation @ frac + shift
+            apart = kept - image
+            if not (np.linalg.norm((apart - np.rint(apart)) @ cell, axis=1) < _SAME).any():
+                kept = np.vstack([kept, image - np.floor(image)])
+        found.append(kept)
+    return found
 
 
 def _number(site: Any) -> int:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
 from .cif_files import from_cif
-from .rows import PARTIAL, Row, Source, atomic_number, checked_row, name_of, numbers_of, reason_of
+from .rows import PARTIAL, NoCrystals, Row, Source, atomic_number, checked_row, name_of, numbers_of, reason_of
 
 _LISTS = ("structures", "entries")
-
-
-class NoCrystals(DataError):
-    """A file that holds something else than crystals."""
 
 
 def json_lines(source: Source) -> Iterator[Row]:
@@ -35,6 +32,18 @@ def json_lines(source: Source) -> Iterator[Row]:
                 yield row_of(entry, name)
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"{source.where} cannot be read as JSON lines: {error}") from error
+
+
+def holds_records(source: Source, lines: int = 100) -> bool:
+    """Whether one of the first lines may be a crystal: a record of one, or text that is not JSON."""
+    try:
+        with source.text() as stream:
+            for line in islice((line for line in stream if line.strip()), lines):
+                if _is_record(json.loads(line)):
+                    return True
+    except (OSError, EOFError, ValueError, RecursionError):
+        return True  # what is wrong with it is said when it is read
+    return False
 
 
 def json_rows(source: Source) -> Iterator[Row]:
@@ -122,7 +131,8 @@ def _cell(given: Any) -> np.ndarray:
 
 
 def _is_record(entry: Any) -> bool:
-    return isinstance(entry, dict) and bool({"sites", "structure", "cif", "cell"} & entry.keys())
+    # a table of results may well have a number named "structure"
+    return isinstance(entry, dict) and (bool({"sites", "cif", "cell"} & entry.keys()) or isinstance(entry.get("structure"), (dict, str)))
 
 
 def _entries(document: Any, name: str) -> list[tuple[str, Any]]:

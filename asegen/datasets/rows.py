@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import numpy as np
 
+from ..errors import DataError
+
 if TYPE_CHECKING:
     from ase import Atoms
 
 _NO_PROPERTIES = ("cif", "elements", "species", "cell", "frac_coords", "structure", "material_id", None)
 _SPECIES = re.compile(r"([A-Za-z]{1,2})(\d*\.?\d*[+-].*)?")
 PARTIAL = "partial occupancy; only ordered crystals can be used"
+SMALLEST_VOLUME = 0.1
+"""Å³; a smaller cell is no crystal (CDVAE)."""
+
+
+class NoCrystals(DataError):
+    """A file that holds something else than crystals."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +96,11 @@ def checked_row(row: Row) -> Row:
     elif not (np.isfinite(row.cell).all() and np.isfinite(row.frac).all()):
         reason = "a number that is not finite"
     else:
-        lengths = np.linalg.norm(row.cell, axis=1)
-        if lengths.min() < 0.5 or abs(np.linalg.det(row.cell)) / np.prod(lengths) < 1e-4:
-            reason = "a cell without volume"
+        volume, box = abs(np.linalg.det(row.cell)), np.prod(np.linalg.norm(row.cell, axis=1))
+        if volume < SMALLEST_VOLUME:
+            reason = f"a volume below {SMALLEST_VOLUME} Å³"
+        elif volume < 1e-4 * box:  # neighbours of such a cell are thousands of cells away
+            reason = "a cell that is flat"
     # what is known of the atoms stays: a broken answer still belongs to its formula
     return replace(row, error=reason) if reason else row
 

@@ -19,10 +19,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import DataError
-from .rows import Row, Source, checked_row, reason_of
+from .rows import NoCrystals, Row, Source, checked_row, reason_of
 
 KEYS = ("frac_coords", "atom_types", "lengths", "angles", "num_atoms")
 _TRUTH = "input_data_batch"
+
+
+class NoTruth(DataError):
+    """A file that keeps no true structures beside the generated ones."""
 
 
 class Inert:
@@ -72,16 +76,20 @@ def tensor_rows(source: Source, truth: bool = False) -> Iterator[Row]:
     Raises
     ------
     DataError
-        The file cannot be read without running code from it, holds something else, or its tensors disagree in shape.
+        The file cannot be read without running code from it, or its tensors disagree in shape.
+    NoCrystals
+        It holds something else.
+    NoTruth
+        It has no true structures.
     """
     document = _load(source)
     if truth:
         if not isinstance(document, Mapping) or _TRUTH not in document:
-            raise DataError(f"{source.where} holds no true structures ('{_TRUTH}')")
+            raise NoTruth(f"{source.where} holds no true structures ('{_TRUTH}')")
         document = _holder(document[_TRUTH])
     if not isinstance(document, Mapping) or not set(KEYS) <= set(document):
         what = ", ".join(map(str, list(document)[:10])) if isinstance(document, Mapping) else "an object of another kind"
-        raise DataError(f"{source.where} does not hold crystals as tensors named {', '.join(KEYS)} (found: {what or 'nothing'})")
+        raise NoCrystals(f"{source.where} does not hold crystals as tensors named {', '.join(KEYS)} (found: {what or 'nothing'})")
     evaluations = _evaluations(document, source.where)
     for sample, tensors in enumerate(evaluations):
         tail = f" of evaluation {sample + 1}" if len(evaluations) > 1 else ""

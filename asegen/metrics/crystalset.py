@@ -11,8 +11,10 @@ from typing import Union
 import numpy as np
 from ase import Atoms
 
-from ..datasets.readers import read_rows
-from ..datasets.rows import Row, checked_row
+from ..datasets.ase_files import row_of_atoms
+from ..datasets.readers import NoTruth, read_rows, read_truth
+from ..datasets.rows import Row
+from ..errors import DataError
 from .cache import structure_key
 
 Crystals = Union["CrystalSet", str, Path, Sequence[Atoms]]
@@ -27,6 +29,8 @@ class CrystalSet:
     """As read; a row with an ``error`` is no crystal."""
     source: str
     """File name or "crystals in memory"; for protocols."""
+    ignored: tuple[str, ...] = ()
+    """Files of a folder or archive that hold no crystals, with the reason."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,9 +62,23 @@ class CrystalSet:
         """A number that stands beside the structures (CSV column, ``atoms.info``), NaN where it does not; shape (n,)."""
         return np.array([row.properties.get(name, np.nan) for row in self.rows], dtype=float)
 
+    def known_column(self, name: str) -> np.ndarray:
+        """As `column`, for one that has been asked for.
+
+        Raises
+        ------
+        DataError
+            There are crystals, and none of them has the number.
+        """
+        values = self.column(name)
+        if self.good.any() and not np.isfinite(values).any():
+            known = sorted({name for row in self for name in row.properties})
+            raise DataError(f"no crystal of {self.source} has a number named {name!r} (there are: {', '.join(known) or 'none'})")
+        return values
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> CrystalSet:
         """Some of the rows, in the order given."""
-        return CrystalSet(tuple(self.rows[int(i)] for i in indices), self.source)
+        return CrystalSet(tuple(self.rows[int(i)] for i in indices), self.source, self.ignored)
 
 
 def crystal_set(source: Crystals) -> CrystalSet:
@@ -74,8 +92,38 @@ def crystal_set(source: Crystals) -> CrystalSet:
     if isinstance(source, CrystalSet):
         return source
     if isinstance(source, (str, Path)):
-        return CrystalSet(tuple(read_rows(source)), Path(source).name)
-    return CrystalSet(tuple(_row_of(atoms, number) for number, atoms in enumerate(source)), "crystals in memory")
+        ignored: list[str] = []
+        rows = tuple(read_rows(source, ignored))
+        return CrystalSet(rows, Path(source).name, tuple(ignored))
+    rows = tuple(row_of_atoms(atoms, str(atoms.info.get("material_id", f"#{number}"))) for number, atoms in enumerate(source, start=1))
+    return CrystalSet(rows, "crystals in memory")
+
+
+def reference_set(source: Crystals) -> CrystalSet:
+    """As `crystal_set`; of a tensor file that keeps true structures beside generated ones, the true ones.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    true = truth_of(source) if isinstance(source, (str, Path)) else None
+    return crystal_set(source) if true is None else true
+
+
+def truth_of(path: str | Path) -> CrystalSet | None:
+    """The true structures that a tensor file of CDVAE or DiffCSP keeps beside the generated ones; None if it keeps none.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or its true structures are no crystals as tensors.
+    """
+    try:
+        rows = tuple(read_truth(path))
+    except NoTruth:
+        return None
+    return CrystalSet(rows, f"true structures in {Path(path).name}")
 
 
 def reduced_formula(numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
@@ -85,15 +133,3 @@ def reduced_formula(numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
     elements, counts = np.unique(numbers, return_counts=True)
     divisor = np.gcd.reduce(counts)
     return tuple((int(z), int(c // divisor)) for z, c in zip(elements, counts, strict=True))
-
-
-def _row_of(atoms: Atoms, number: int) -> Row:
-    name = str(atoms.info.get("material_id", f"#{number + 1}"))
-    properties = {k: float(v) for k, v in atoms.info.items() if isinstance(v, (int, float, np.number)) and not isinstance(v, bool)}
-    numbers = np.asarray(atoms.numbers, dtype=np.int64)
-    if not atoms.pbc.all() or atoms.cell.rank < 3:
-        return Row(name, numbers=numbers, properties=properties, error="not periodic in three directions")
-    cell = atoms.cell.array.copy()
-    singular = not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-12
-    frac = np.zeros((len(atoms), 3)) if singular else atoms.get_scaled_positions(wrap=False)
-    return checked_row(Row(name, cell, frac, numbers, properties))

@@ -5,24 +5,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
-from ..datasets.readers import read_truth
-from ..errors import AsegenError, DataError
+from ..errors import DataError
 from .cache import Cache
-from .crystalset import Crystals, CrystalSet, crystal_set
+from .crystalset import Crystals, CrystalSet, crystal_set, reference_set
 from .duplicates import novelty, uniqueness
 from .fingerprinting import Fingerprints, fingerprints
-from .matching import match
+from .matching import match, rows_of
 from .pairs import Progress
-from .properties import distributions, space_groups
+from .properties import distributions, per_atom_columns, space_groups
+from .reasons import missing_numbers
 from .sets import coverage, cutoffs_of, diversity, frechet
 from .stable import sun
 from .structural import validity
+from .workers import checked_limit
 
 TASKS = ("validity", "coverage", "distributions", "diversity", "frechet", "uniqueness", "novelty", "space_groups", "sun", "match")
 """All tasks, in the order in which they are reported."""
@@ -35,7 +35,7 @@ class Evaluation:
     """Results by family, and why some are missing."""
 
     n: int
-    """Crystals given."""
+    """Crystals given; of several evaluations of the same crystals, those of the first."""
     unreadable: int
     """Those that are no crystals."""
     results: dict[str, Any]
@@ -45,7 +45,7 @@ class Evaluation:
     settings: dict[str, Any]
     """Files, versions and options."""
     crystals: CrystalSet = field(repr=False)
-    """What was evaluated."""
+    """What was evaluated; of several evaluations, the first."""
 
     def numbers(self) -> dict[str, float | int | None]:
         """Headline numbers as one flat mapping, "task.number" to value."""
@@ -53,8 +53,9 @@ class Evaluation:
         for task, result in self.results.items():
             if task == "uniqueness" or task == "novelty":
                 flat[task] = result.share
+                flat[f"{task}.share_of_all"] = result.share_of_all
                 continue
-            for name, value in _plain(result).items():
+            for name, value in plain(result).items():
                 if name != "n" and (value is None or isinstance(value, (int, float))):
                     flat[f"{task}.{name}"] = value
         return flat
@@ -62,7 +63,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain JSON types: every number flat ("task.number") for tables, and again by family with its details."""
         numbers = self.numbers()
-        families = {task: _plain(result) for task, result in self.results.items()}
+        families = {task: plain(result) for task, result in self.results.items()}
         return {
             **numbers,
             "unreadable": self.unreadable,
@@ -81,6 +82,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     *,
     data_set: str = "mp20",
+    cutoffs: tuple[float, float] | None = None,
     energy: str | None = None,
     e_above_hull: str | None = None,
     best_of: int | None = None,
@@ -96,15 +98,19 @@ def evaluate(
     Parameters
     ----------
     crystals : path, sequence of Atoms or CrystalSet
-        What was generated.
+        What was generated. Of a file with several evaluations of the same crystals all count for "match", and those of the first
+        for everything else.
     reference : path, sequence of Atoms or CrystalSet, optional
-        Test set; needed for coverage, distributions, Fréchet distance, match.
+        Test set; needed for coverage, distributions, Fréchet distance, match. Of a file that keeps true structures beside generated
+        ones, the true ones.
     train : path, sequence of Atoms or CrystalSet, optional
         Training set; needed for novelty and S.U.N.
     tasks : sequence of str, optional
         Some of `TASKS`. Default: all that the given sets allow, without "match", which compares row by row and must be asked for.
     data_set : str
         "mp20", "perov-5" or "carbon-24": coverage cut-offs and packaged energy network.
+    cutoffs : (float, float), optional
+        Coverage cut-offs of structure and composition, instead of those of `data_set`.
     energy : str, optional
         Column with energies (eV/atom) of both sets, instead of predicted ones.
     e_above_hull : str, optional
@@ -121,20 +127,32 @@ def evaluate(
     Raises
     ------
     ValueError
-        An unknown task or data set, or a task that is asked for without the set it needs.
+        An unknown task or data set, a task that is asked for without the set it needs, or a number out of its range.
     DataError
-        A file that cannot be read.
+        A file that cannot be read, a reference or training set without a crystal, or a column that no crystal has.
     """
     chosen = _checked_tasks(tasks, reference is not None, train is not None)
+    covered_within = cutoffs_of(cutoffs or data_set)
     cutoffs_of(data_set)
+    checked_limit(time_limit)
+    if samples is not None and samples < 1:
+        raise ValueError(f"{samples} samples cannot be evaluated")
     cache = cache or Cache(keep=False)
-    given = crystal_set(crystals)
-    if samples is not None and samples < len(given):
-        if "match" in chosen:
+    everything = crystal_set(crystals)
+    given, evaluations = _first_evaluation(everything)
+    true = None if reference is None else _with_crystals(reference_set(reference))
+    known = None if train is None else _with_crystals(crystal_set(train))
+    # what cannot be computed is said before the rest is: an error after an hour costs the hour
+    if "match" in chosen and true is not None:
+        if samples is not None and samples < len(given):
             raise ValueError("samples cannot be drawn for 'match', which pairs every crystal with its row of the reference")
+        rows_of(everything, true, best_of)
+    if "distributions" in chosen and energy is not None and true is not None:
+        per_atom_columns(energy, given, true)
+    if "sun" in chosen and e_above_hull is not None:
+        given.known_column(e_above_hull)
+    if samples is not None and samples < len(given):
         given = given.subset(np.sort(np.random.default_rng(seed).permutation(len(given))[:samples]))
-    true = crystal_set(reference) if reference is not None else None
-    known = crystal_set(train) if train is not None else None
     shared: dict[str, Any] = {"processes": processes, "cache": cache, "progress": progress}
     timed: dict[str, Any] = {"time_limit": time_limit, **shared}
     stored: dict[str, Any] = {"cache": cache, "progress": progress}
@@ -142,11 +160,11 @@ def evaluate(
     def prints_of(crystals: CrystalSet) -> Fingerprints:
         return fingerprints(crystals, time_limit=3 * time_limit, **shared)
 
-    need_prints = {"coverage", "diversity", "frechet"} & set(chosen)
-    prints = prints_of(given) if need_prints else None
+    need_validity = {"validity", "distributions", "diversity"} & set(chosen)
+    prints = prints_of(given) if need_validity or {"coverage", "frechet"} & set(chosen) else None
     true_prints = prints_of(true) if true is not None and {"coverage", "frechet"} & set(chosen) else None
     both = {"prints": prints, "reference_prints": true_prints}
-    checked = validity(given) if {"validity", "distributions", "diversity"} & set(chosen) else None
+    checked = validity(given, prints=prints) if need_validity else None
     results: dict[str, Any] = {}
     missing: dict[str, str] = {task: why for task, why in _left_out(chosen, reference, train).items() if tasks is None}
     for task in chosen:
@@ -155,7 +173,7 @@ def evaluate(
         if task == "validity":
             results[task] = checked
         elif task == "coverage" and true is not None:
-            results[task] = coverage(given, true, data_set, **both)  # type: ignore[arg-type]
+            results[task] = coverage(given, true, covered_within, **both)  # type: ignore[arg-type]
         elif task == "distributions" and true is not None:
             results[task] = distributions(given, true, energy=energy, network=data_set, checked=checked, **stored)
         elif task == "diversity":
@@ -169,15 +187,13 @@ def evaluate(
         elif task == "space_groups":
             results[task] = space_groups(given, true, **stored)
         elif task == "match" and true is not None:
-            results[task] = match(given, true, best_of=best_of, **timed)
+            results[task] = match(everything, true, best_of=best_of, **timed)
         elif task == "sun" and known is not None:
             if e_above_hull is None:
                 missing[task] = "no energies above the hull; name their column (e_above_hull)"
                 continue
-            results[task] = sun(
-                given, known, e_above_hull, unique=results.get("uniqueness"), novel=results.get("novelty"), **timed
-            )
-    missing |= _missing_numbers(results)
+            results[task] = sun(given, known, e_above_hull, unique=results.get("uniqueness"), novel=results.get("novelty"), **timed)
+    missing |= {name: why for task, result in results.items() for name, why in missing_numbers(task, result, plain(result)).items()}
     return Evaluation(
         n=len(given),
         unreadable=int((~given.good).sum()),
@@ -187,7 +203,9 @@ def evaluate(
             crystals=given,
             reference=true,
             train=known,
+            evaluations=evaluations,
             data_set=data_set,
+            cutoffs=covered_within,
             energy=energy,
             e_above_hull=e_above_hull,
             best_of=best_of,
@@ -230,26 +248,19 @@ def _left_out(chosen: Sequence[str], reference: Crystals | None, train: Crystals
     return why
 
 
-def _missing_numbers(results: dict[str, Any]) -> dict[str, str]:
-    """A reason for every number that is None."""
-    few = {
-        "validity": "there are no crystals",
-        "coverage": "no crystal has a fingerprint in one of the sets",
-        "distributions": "no valid crystal, or no number, in one of the sets",
-        "diversity": "fewer than two valid crystals with fingerprints",
-        "frechet": "fewer than two crystals with features in one of the sets",
-        "uniqueness": "no crystal could be compared",
-        "novelty": "no crystal could be compared",
-        "space_groups": "no crystal with a space group, or no reference set",
-        "sun": "no crystal could be compared",
-        "match": "no row matches",
-    }
-    found = {}
-    for task, result in results.items():
-        for name, value in _plain(result).items():
-            if value is None:
-                found[f"{task}.{name}"] = "; ".join(getattr(result, "notes", ())) or few[task]
-    return found
+def _first_evaluation(crystals: CrystalSet) -> tuple[CrystalSet, str]:
+    """The first of several evaluations of the same crystals, and a note on what is done with the others."""
+    samples = np.array([row.sample for row in crystals], dtype=int)
+    if not samples.any():
+        return crystals, "one"
+    first = crystals.subset(np.nonzero(samples == samples.min())[0])
+    return first, f"{len(np.unique(samples))} in the file: match uses all, everything else the first ({len(first)} crystals)"
+
+
+def _with_crystals(given: CrystalSet) -> CrystalSet:
+    if len(given) and not given.good.any():
+        raise DataError(f"{given.source}: none of its {len(given)} entries is a crystal; the first: {given.rows[0].error}")
+    return given
 
 
 def _settings(crystals: CrystalSet, reference: CrystalSet | None, train: CrystalSet | None, **options: Any) -> dict[str, Any]:
@@ -261,15 +272,18 @@ def _settings(crystals: CrystalSet, reference: CrystalSet | None, train: Crystal
         "reference_n": None if reference is None else len(reference),
         "train": train and train.source,
         "train_n": None if train is None else len(train),
+        "ignored": [entry for given in (crystals, reference, train) if given is not None for entry in given.ignored],
         **options,
         "versions": {"asegen": __version__, **{name: version(name) for name in ("pymatgen", "spglib", "numpy", "scipy")}},
     }
 
 
-def _plain(result: Any) -> dict[str, Any]:
+def plain(result: Any) -> dict[str, Any]:
     """Fields of a result that JSON can hold; what belongs to single crystals stays out."""
     found: dict[str, Any] = {}
     for entry in dataclasses.fields(result):
+        if not entry.repr:
+            continue
         value = getattr(result, entry.name)
         if isinstance(value, np.generic):
             value = value.item()
@@ -281,27 +295,4 @@ def _plain(result: Any) -> dict[str, Any]:
             found[entry.name] = list(value)
         elif isinstance(value, dict) and all(isinstance(v, (int, float, str)) for v in value.values()):
             found[entry.name] = value
-    return found
-
-
-def truth_of(path: str | Path) -> CrystalSet | None:
-    """The true structures that a tensor file of CDVAE or DiffCSP keeps beside the generated ones; None if it keeps none."""
-    try:
-        rows = tuple(read_truth(path))
-    except DataError:
-        return None
-    return CrystalSet(rows, f"true structures in {Path(path).name}") if rows else None
-
-
-def read(path: str | Path) -> CrystalSet:
-    """Crystals of a file.
-
-    Raises
-    ------
-    AsegenError
-        Nothing in it is a crystal.
-    """
-    found = crystal_set(path)
-    if len(found) and not found.good.any():
-        raise AsegenError(f"{path}: none of its {len(found)} entries is a crystal; the first: {found.rows[0].error}")
     return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DataError
 from .cache import Cache
-from .crystalset import Crystals, CrystalSet, crystal_set
+from .crystalset import Crystals, CrystalSet, crystal_set, reference_set
 from .pairs import PAPERS, Comparer, Progress, Tolerances
 from .structural import validity
 
@@ -31,9 +31,13 @@ class Match:
     strict_01: float
     """Share of rows with rms < 0.1."""
     rate_valid: float
-    """Match rate as CDVAE counts it: an answer that is not valid (structure, composition) is no match."""
+    """CDVAE's match_rate, and DiffCSP's of several answers: one that is not valid (structure, composition, fingerprint) is no match."""
+    rms_valid: float | None
+    """CDVAE's rms_dist, and DiffCSP's of several answers: mean rms of the rows that `rate_valid` counts; None without one."""
     rate_both_valid: float
-    """Match rate as DiffCSP counts it: answer and true structure must be valid."""
+    """DiffCSP's match_rate of one answer: answer and true structure must be valid."""
+    rms_both_valid: float | None
+    """DiffCSP's rms_dist of one answer: mean rms of the rows that `rate_both_valid` counts; None without one."""
     metre: float | None
     """Share of true structures that any answer with the same formula matches (arXiv:2509.12178); None if not computed."""
     crmse: float | None
@@ -73,7 +77,7 @@ def match(
     reference : path, sequence of Atoms or CrystalSet
         The true structures.
     best_of : int, optional
-        Use only the first that many answers of a row.
+        Use only the first that many answers of a row; from 1 to the number that there are.
     polymorphs : bool
         Also compute METRe and cRMSE: all answers are compared with all true structures of the same formula.
     most_pairs : int
@@ -81,36 +85,42 @@ def match(
     tolerances : Tolerances
         Default: those of the papers (0.3, 0.5, 10°).
     time_limit : float
-        Seconds for one pair.
+        Seconds for one pair; the fingerprints of those that match, for their validity, have three times as long.
     processes, cache, progress
         See `Comparer`.
 
     Raises
     ------
     DataError
-        The numbers of rows do not fit together, or the reference has a row that is no crystal.
+        The numbers of rows do not fit together, there are not so many answers, or the reference has a row that is no crystal.
     """
-    answers, truth = crystal_set(crystals), crystal_set(reference)
-    rows = rows_of(answers, truth)
-    if best_of is not None:
-        rows = [row[:best_of] for row in rows]
-    broken = [row for row in truth if row.error]
-    if broken:
-        raise DataError(f"{truth.source}: {broken[0].name} of the reference is not a crystal ({broken[0].error})")
-    comparer = Comparer(cache or Cache(keep=False), processes, time_limit, progress)
+    answers, truth = crystal_set(crystals), reference_set(reference)
+    rows = rows_of(answers, truth, best_of)
+    cache = cache or Cache(keep=False)
+    comparer = Comparer(cache, processes, time_limit, progress)
     wanted = [(a, i) for i, row in enumerate(rows) for a in row if answers.good[a] and answers.formulas[a] == truth.formulas[i]]
-    every = _same_formula(answers, truth, rows) if polymorphs else []
-    notes = []
-    if len(every) > most_pairs:
-        notes.append(f"METRe and cRMSE need {len(every)} comparisons, more than the {most_pairs} allowed")
-        every = []
+    every, notes = [], []
+    if polymorphs:
+        by_formula = _by_formula(answers, rows)
+        needed = sum(len(by_formula.get(formula, [])) for formula in truth.formulas)  # counted before they are listed: it may be millions
+        if needed > most_pairs:
+            notes.append(f"METRe and cRMSE need {needed} comparisons, more than the {most_pairs} allowed")
+        else:
+            every = [(a, i) for i, formula in enumerate(truth.formulas) for a in by_formula.get(formula, [])]
     pairs = list(dict.fromkeys(wanted + every))
     found = comparer.rms([((answers, a), (truth, i)) for a, i in pairs], tolerances)
     rms_of = dict(zip(pairs, found.tolist(), strict=True))
 
-    answers_valid, truth_valid = validity(answers).valid_rows, validity(truth).valid_rows
+    def valid(crystals: CrystalSet, matched: set[int]) -> set[int]:
+        members = sorted(matched)
+        found = validity(crystals.subset(members), time_limit=3 * time_limit, processes=processes, cache=cache, progress=progress)
+        return {member for member, is_valid in zip(members, found.valid_rows, strict=True) if is_valid}
+
+    matches = [(a, i) for i, row in enumerate(rows) for a in row if not np.isnan(rms_of.get((a, i), np.nan))]
+    answers_valid, truth_valid = valid(answers, {a for a, _ in matches}), valid(truth, {i for _, i in matches})
     least = np.array([_least([rms_of.get((a, i), np.nan) for a in row]) for i, row in enumerate(rows)])
-    least_valid = np.array([_least([rms_of.get((a, i), np.nan) for a in row if answers_valid[a]]) for i, row in enumerate(rows)])
+    least_valid = np.array([_least([rms_of.get((a, i), np.nan) for a in row if a in answers_valid]) for i, row in enumerate(rows)])
+    least_both_valid = np.where([i in truth_valid for i in range(len(truth))], least_valid, np.nan)
     metre = crmse = None
     if polymorphs and not notes:
         nearest = np.full(len(truth), np.nan)
@@ -118,34 +128,39 @@ def match(
             nearest[i] = np.fmin(nearest[i], value)
         metre = _share(~np.isnan(nearest))
         crmse = float(np.where(np.isnan(nearest), tolerances.stol, nearest).mean()) if len(nearest) else None
-    matched = ~np.isnan(least)
+    k = len(rows[0])
     return Match(
         n=len(truth),
-        best_of=max((len(row) for row in rows), default=0),
-        rate=_share(matched),
-        rms=float(least[matched].mean()) if matched.any() else None,
+        best_of=k,
+        rate=_share(~np.isnan(least)),
+        rms=_mean(least),
         strict_02=_share(least < 0.2),
         strict_01=_share(least < 0.1),
         rate_valid=_share(~np.isnan(least_valid)),
-        rate_both_valid=_share(~np.isnan(least_valid) & truth_valid),
+        rms_valid=_mean(least_valid),
+        rate_both_valid=_share(~np.isnan(least_both_valid)),
+        rms_both_valid=_mean(least_both_valid),
         metre=metre,
         crmse=crmse,
         late=comparer.late,
         failed=len(comparer.failures),
-        protocol=f"{tolerances}.get_rms_dist(answer, truth), rms in units of (V/N)^(1/3); shares are of all {len(truth)} rows; "
-        f"time limit {time_limit:g} s a pair",
+        protocol=f"{tolerances}.get_rms_dist(answer, truth), rms in units of (V/N)^(1/3), "
+        f"{f'best of {k} answers to a row' if k > 1 else 'one answer to a row'}; shares are of all {len(truth)} rows; CDVAE's match_rate "
+        f"and rms_dist are rate_valid and rms_valid, DiffCSP's {'the same' if k > 1 else 'rate_both_valid and rms_both_valid'}; time limit "
+        f"{time_limit:g} s a pair",
         row_rms=least,
         notes=tuple(notes),
     )
 
 
-def rows_of(answers: CrystalSet, truth: CrystalSet) -> list[list[int]]:
-    """Indices of the answers to each row of the reference.
+def rows_of(answers: CrystalSet, truth: CrystalSet, best_of: int | None = None) -> list[list[int]]:
+    """Indices of the answers to each row of the reference, the first `best_of` of them.
 
     Raises
     ------
     DataError
-        The number of answers is not a multiple of the number of rows.
+        The number of answers is not a multiple of the number of rows, there are fewer than `best_of`, or a row of the reference
+        is no crystal.
     """
     n, total = len(truth), len(answers)
     if not n:
@@ -155,18 +170,29 @@ def rows_of(answers: CrystalSet, truth: CrystalSet) -> list[list[int]]:
             f"{answers.source} holds {total} crystals and the reference {truth.source} {n}; to be compared row by row there must be "
             "one for each row, or the same number k for each"
         )
+    broken = [row for row in truth if row.error]
+    if broken:
+        raise DataError(f"{truth.source}: {broken[0].name} of the reference is not a crystal ({broken[0].error})")
     k = total // n
+    used = k if best_of is None else best_of
+    if not 1 <= used <= k:
+        raise DataError(f"best of {used} is not possible: {answers.source} holds {k} answer{'s' if k > 1 else ''} to each row")
     if any(row.sample for row in answers):  # whole evaluations one after the other
-        return [[sample * n + i for sample in range(k)] for i in range(n)]
-    return [list(range(i * k, (i + 1) * k)) for i in range(n)]
+        return [[sample * n + i for sample in range(used)] for i in range(n)]
+    return [list(range(i * k, i * k + used)) for i in range(n)]
 
 
-def _same_formula(answers: CrystalSet, truth: CrystalSet, rows: list[list[int]]) -> list[tuple[int, int]]:
-    by_formula: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+def _by_formula(answers: CrystalSet, rows: list[list[int]]) -> dict[tuple[tuple[int, int], ...], list[int]]:
+    groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
     for a in (a for row in rows for a in row):
         if answers.good[a]:
-            by_formula[answers.formulas[a]].append(a)
-    return [(a, i) for i, formula in enumerate(truth.formulas) for a in by_formula.get(formula, [])]
+            groups[answers.formulas[a]].append(a)
+    return groups
+
+
+def _mean(rms: np.ndarray) -> float | None:
+    matched = rms[~np.isnan(rms)]
+    return float(matched.mean()) if len(matched) else None
 
 
 def _least(values: list[float]) -> float:

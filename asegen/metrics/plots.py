@@ -50,9 +50,10 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> list[Path]:
 
 
 def _table(evaluation: Evaluation) -> str:
-    """One line for each crystal with what is known of it."""
+    """One line for each crystal with what is known of it; rows count from 0, as the arrays of the results do."""
     results = evaluation.results
     columns: dict[str, list[Any]] = {
+        "row": list(range(len(evaluation.crystals))),
         "name": [row.name for row in evaluation.crystals],
         "formula": ["" if atoms is None else atoms.get_chemical_formula("metal") for atoms in evaluation.crystals.atoms],
         "error": [row.error for row in evaluation.crystals],
@@ -60,12 +61,15 @@ def _table(evaluation: Evaluation) -> str:
     if "validity" in results:
         columns["valid_structure"] = results["validity"].structure_rows.astype(int).tolist()
         columns["valid_composition"] = results["validity"].composition_rows.astype(int).tolist()
+        columns["has_fingerprint"] = results["validity"].fingerprint_rows.astype(int).tolist()
     if "space_groups" in results:
         columns["space_group"] = results["space_groups"].numbers.tolist()
     if "uniqueness" in results:
         columns["repeats"] = _names(results["uniqueness"].repeats, [row.name for row in evaluation.crystals])
+        columns["repeats_row"] = _rows(results["uniqueness"].repeats)
     if "novelty" in results:
         columns["in_training"] = _names(results["novelty"].matches, list(results["novelty"].training_names))
+        columns["in_training_row"] = _rows(results["novelty"].matches)
     if "sun" in results:
         columns["e_above_hull"] = [f"{e:.6g}" for e in results["sun"].e_above_hull]
     text = io.StringIO()
@@ -77,6 +81,11 @@ def _table(evaluation: Evaluation) -> str:
 
 def _names(indices: np.ndarray, names: list[str]) -> list[str]:
     return [names[i] if i >= 0 else "" if i == -1 else "not compared" for i in indices.tolist()]
+
+
+def _rows(indices: np.ndarray) -> list[Any]:
+    """Names of crystals need not be unique, rows are."""
+    return [i if i >= 0 else "" for i in indices.tolist()]
 
 
 def _figure(columns: int, rows: int = 1) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from scipy.stats import wasserstein_distance
 
 from ..report import SYMPREC
 from .cache import Cache
-from .crystalset import Crystals, CrystalSet, crystal_set
+from .crystalset import Crystals, CrystalSet, crystal_set, reference_set
 from .discovery import space_group_distance
 from .pairs import Progress
 from .remembered import finite_rows, network_features, space_group_numbers
@@ -69,6 +69,8 @@ def distributions(
     network: str = "mp20",
     checked: Validity | None = None,
     valid_only: bool = True,
+    time_limit: float = 60.0,
+    processes: int | None = None,
     cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> Distributions:
@@ -86,11 +88,24 @@ def distributions(
         If it is known already.
     valid_only : bool
         Count valid generated crystals only, as CDVAE does; all of the reference count.
-    cache, progress
+    time_limit : float
+        Seconds for the fingerprint of one crystal, which a valid one must have.
+    processes, cache, progress
         See `Comparer`.
+
+    Raises
+    ------
+    DataError
+        No crystal of one of the sets has the named energy.
+    ValueError
+        The name is that of ASE's energies of whole cells.
     """
-    given, true = crystal_set(crystals), crystal_set(reference)
-    mask = given.good & ((checked or validity(given)).valid_rows if valid_only else True)
+    given, true = crystal_set(crystals), reference_set(reference)
+    if energy:
+        per_atom_columns(energy, given, true)
+    mask = given.good.copy()
+    if valid_only:
+        mask &= (checked or validity(given, time_limit=time_limit, processes=processes, cache=cache, progress=progress)).valid_rows
     ours, theirs = given.subset(np.nonzero(mask)[0]), true.subset(np.nonzero(true.good)[0])
 
     def of_energy(crystals: CrystalSet) -> np.ndarray:
@@ -137,7 +152,7 @@ def space_groups(
     numbers = space_group_numbers(given, symprec, cache=cache, progress=progress)
     found = numbers[numbers > 0]
     distance = variation = None
-    theirs = None if reference is None else space_group_numbers(reference, symprec, cache=cache, progress=progress)
+    theirs = None if reference is None else space_group_numbers(reference_set(reference), symprec, cache=cache, progress=progress)
     if theirs is not None and len(found) and theirs.any():
         compared = space_group_distance(numbers, theirs)
         distance, variation = compared.jensen_shannon, compared.total_variation
@@ -151,6 +166,23 @@ def space_groups(
         numbers,
         theirs,
     )
+
+
+def per_atom_columns(energy: str, *sets: CrystalSet) -> None:
+    """Refuse a column of energies that a set has not, or that would not be eV/atom.
+
+    Raises
+    ------
+    DataError, ValueError
+        See `distributions`.
+    """
+    if energy in ("energy", "free_energy"):
+        raise ValueError(
+            f"{energy!r} is the energy of the whole cell in ASE's files, and energies in eV/atom are compared; name energy_per_atom, which "
+            "is there too, or a column with another name"
+        )
+    for crystals in sets:
+        crystals.known_column(energy)
 
 
 def densities(crystals: CrystalSet) -> np.ndarray:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from .cache import Cache
-from .crystalset import Crystals, crystal_set
+from .crystalset import Crystals, crystal_set, reference_set
 from .fingerprinting import Fingerprints, fingerprints
 from .pairs import Progress
 from .remembered import finite_rows, network_features
@@ -73,6 +74,10 @@ class Frechet:
     """On CrystalNN fingerprints; None with fewer than two crystals in a set."""
     learned: float | None
     """On the activations of the packaged energy network."""
+    n_learned: int
+    """Generated crystals with activations."""
+    reference_learned: int
+    """Reference crystals with activations."""
     protocol: str
     """Features, sets and bias."""
 
@@ -84,6 +89,10 @@ def coverage(
     *,
     prints: Fingerprints | None = None,
     reference_prints: Fingerprints | None = None,
+    time_limit: float = 60.0,
+    processes: int | None = None,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
 ) -> Coverage:
     """COV-R and COV-P with CDVAE's fingerprints.
 
@@ -95,10 +104,15 @@ def coverage(
         A data set ("mp20", "perov-5", "carbon-24") or the two cut-offs, of structure and composition.
     prints, reference_prints : Fingerprints, optional
         If they are known already.
+    time_limit : float
+        Seconds for the fingerprint of one crystal.
+    processes, cache, progress
+        See `Comparer`.
     """
-    given, true = crystal_set(crystals), crystal_set(reference)
+    given, true = crystal_set(crystals), reference_set(reference)
     near, alike = cutoffs_of(cutoffs)
-    ours, theirs = prints or fingerprints(given), reference_prints or fingerprints(true)
+    options: dict[str, Any] = {"time_limit": time_limit, "processes": processes, "cache": cache, "progress": progress}
+    ours, theirs = prints or fingerprints(given, **options), reference_prints or fingerprints(true, **options)
     a, b = ours.good, theirs.good
     recall = precision = None
     amsd_recall = amsd_precision = amcd_recall = amcd_precision = None
@@ -142,7 +156,15 @@ def cutoffs_of(cutoffs: str | tuple[float, float]) -> tuple[float, float]:
 
 
 def diversity(
-    crystals: Crystals, *, prints: Fingerprints | None = None, checked: Validity | None = None, valid_only: bool = True
+    crystals: Crystals,
+    *,
+    prints: Fingerprints | None = None,
+    checked: Validity | None = None,
+    valid_only: bool = True,
+    time_limit: float = 60.0,
+    processes: int | None = None,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
 ) -> Diversity:
     """Mean pairwise distance of fingerprints.
 
@@ -154,10 +176,14 @@ def diversity(
         If they are known already.
     valid_only : bool
         Count valid crystals only, as CDVAE does.
+    time_limit : float
+        Seconds for the fingerprint of one crystal.
+    processes, cache, progress
+        See `Comparer`.
     """
     given = crystal_set(crystals)
-    ours = prints or fingerprints(given)
-    mask = ours.good & ((checked or validity(given)).valid_rows if valid_only else True)
+    ours = prints or fingerprints(given, time_limit=time_limit, processes=processes, cache=cache, progress=progress)
+    mask = ours.good & ((checked or validity(given, prints=ours)).valid_rows if valid_only else True)
     return Diversity(
         int(mask.sum()),
         _mean_distance(ours.structure[mask]),
@@ -173,6 +199,8 @@ def frechet(
     network: str = "mp20",
     prints: Fingerprints | None = None,
     reference_prints: Fingerprints | None = None,
+    time_limit: float = 60.0,
+    processes: int | None = None,
     cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> Frechet:
@@ -186,27 +214,32 @@ def frechet(
         Packaged energy network ("mp20", "perov-5", "carbon-24").
     prints, reference_prints : Fingerprints, optional
         If they are known already.
-    cache, progress
+    time_limit : float
+        Seconds for the fingerprint of one crystal.
+    processes, cache, progress
         See `Comparer`.
 
     References
     ----------
     Heusel et al., NIPS 2017; the score model with adaptive cells, section 5.2.
     """
-    given, true = crystal_set(crystals), crystal_set(reference)
-    ours, theirs = prints or fingerprints(given), reference_prints or fingerprints(true)
+    given, true = crystal_set(crystals), reference_set(reference)
+    options: dict[str, Any] = {"time_limit": time_limit, "processes": processes, "cache": cache, "progress": progress}
+    ours, theirs = prints or fingerprints(given, **options), reference_prints or fingerprints(true, **options)
     a, b = ours.structure[np.isfinite(ours.structure).all(axis=1)], theirs.structure[np.isfinite(theirs.structure).all(axis=1)]
     features = [network_features(s, network, cache=cache, progress=progress) for s in (given, true)]
     c, d = (finite_rows(f.activations) for f in features)
     unseen = sum(map(bool, features[0].unseen))
     return Frechet(
-        len(a),
-        len(b),
-        frechet_distance(a, b),
-        frechet_distance(c, d),
-        f"squared Fréchet distance of Gaussians; {len(a)} generated and {len(b)} reference crystals with fingerprints, no validity filter; "
-        f"learned: hidden layer of the packaged CGCNN {network!r} ({c.shape[-1]} numbers), {len(c)} and {len(d)} crystals, {unseen} "
-        "generated ones with elements unknown to it; biased upwards for small sets",
+        n=len(a),
+        reference=len(b),
+        crystalnn=frechet_distance(a, b),
+        learned=frechet_distance(c, d),
+        n_learned=len(c),
+        reference_learned=len(d),
+        protocol=f"squared Fréchet distance of Gaussians; {len(a)} generated and {len(b)} reference crystals with fingerprints, no "
+        f"validity filter; learned: hidden layer of the packaged CGCNN {network!r} ({c.shape[-1]} numbers), {len(c)} and {len(d)} "
+        f"crystals, {unseen} generated ones with elements unknown to it; biased upwards for small sets",
     )
 
 

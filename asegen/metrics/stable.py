@@ -101,11 +101,7 @@ def sun(
 
 def _energies(crystals: CrystalSet, given: str | Sequence[float] | np.ndarray | Callable[[Atoms], float]) -> tuple[np.ndarray, str]:
     if isinstance(given, str):
-        values = crystals.column(given)
-        if len(values) and not np.isfinite(values).any():
-            known = sorted({name for row in crystals for name in row.properties})
-            raise DataError(f"no crystal of {crystals.source} has a number named {given!r} (there are: {', '.join(known) or 'none'})")
-        return values, f"column {given!r}"
+        return crystals.known_column(given), f"column {given!r}"
     if callable(given):
         return np.array([np.nan if atoms is None else float(given(atoms)) for atoms in crystals.atoms]), getattr(
             given, "__name__", "a function"

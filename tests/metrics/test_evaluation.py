@@ -1,5 +1,6 @@
 """Everything in one go, from Python and from the command line."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from gallery_of_crystals import odd, rattled, sane
+from rich.console import Console
 from typer.testing import CliRunner
 
+from asegen.cli.evaluate import _print
 from asegen.cli.main import app
 from asegen.datasets.writers import write_crystals
-from asegen.metrics import Cache, crystal_set, evaluate
+from asegen.metrics import Cache, crystal_set, evaluate, match
 from asegen.metrics.plots import write_report
 
 KEYS = [
@@ -62,7 +66,7 @@ def test_json_has_every_key(files, tmp_path):
         "metrics.json", "crystals.csv", "distributions.png", "space_groups.png", "rms.png", "e_above_hull.png",
     }  # fmt: skip
     lines = (tmp_path / "out" / "crystals.csv").read_text().splitlines()
-    assert len(lines) == 13 and lines[0].startswith("name,formula,error,valid_structure")
+    assert len(lines) == 13 and lines[0].startswith("row,name,formula,error,valid_structure")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == values
 
 
@@ -97,7 +101,7 @@ def test_what_cannot_be_computed_says_why(files):
     found = evaluate(files / "generated.extxyz", tasks=None)
     assert set(found.results) == {"validity", "diversity", "uniqueness", "space_groups"}
     assert "reference" in found.missing["coverage"] and "training" in found.missing["novelty"]
-    assert "space_groups.distance" in found.missing
+    assert found.missing["space_groups.distance"] == "no reference set was given" and "space_groups.reference_numbers" not in found.missing
     one = evaluate([bulk("Cu")], sane(), tasks=["diversity", "frechet"])
     assert one.numbers()["diversity.structure"] is None and "two" in one.missing["diversity.structure"]
 
@@ -120,19 +124,43 @@ def test_a_table_of_no_crystals(tmp_path):
         (["generated.extxyz", "--data-set", "oqmd"], "mp20"),
         (["generated.extxyz", "--reference", "seven.extxyz", "--tasks", "match,validity"], "one for each row"),
         (["generated.extxyz", "--samples", "3", "--reference", "reference.extxyz", "--tasks", "match"], "row of the reference"),
-        (["generated.extxyz", "--train", "train.extxyz", "--tasks", "sun", "--e-above-hull", "nothing"], "nothing"),
+        (["generated.extxyz", "--train", "train.extxyz", "--e-above-hull", "nothing"], "number named 'nothing'"),
+        (["generated.extxyz", "--reference", "reference.extxyz", "--energy", "enrgy"], "number named 'enrgy'"),
+        (["generated.extxyz", "--reference", "reference.extxyz", "--energy", "energy"], "energy_per_atom"),
+        (["generated.extxyz", "--reference", "reference.extxyz", "--tasks", "match", "--best-of", "2"], "holds 1 answer to each"),
+        (["generated.extxyz", "--reference", "reference.extxyz", "--tasks", "match", "--best-of", "0"], "best of 0"),
+        (["generated.extxyz", "--samples", "0"], "0 samples"),
+        (["generated.extxyz", "--time-limit", "0"], "above 0"),
+        (["generated.extxyz", "--time-limit", "inf"], "above 0"),
+        (["generated.extxyz", "--cutoffs", "0.4"], "two numbers"),
+        (["generated.extxyz", "--out", "generated.extxyz"], "File exists"),
     ],
 )
-def test_errors_are_one_sentence(files, arguments, sentence):
+def test_errors_are_one_sentence(files, arguments, sentence, monkeypatch):
+    for compute in ("fingerprints", "match", "uniqueness"):  # said before anything is computed
+        monkeypatch.setattr(f"asegen.metrics.evaluation.{compute}", lambda *a, **k: pytest.fail("computed"))
     found = run(*(files / a if a.endswith((".extxyz", ".cif")) else a for a in arguments), "--no-cache")
     assert found.exit_code == 1
     assert sentence in found.output.replace("\n", " ") and "Traceback" not in found.output
 
 
-def test_a_file_without_a_crystal_is_an_error(tmp_path):
+def test_crystals_that_are_all_broken_have_bad_numbers_and_references_are_refused(files, tmp_path):
     (tmp_path / "bad.cif").write_text("data_x\n_cell_length_a nonsense\n")
-    found = run(tmp_path / "bad.cif", "--no-cache")
-    assert found.exit_code == 1 and "none of its 1 entries is a crystal" in found.output
+    found = run(tmp_path / "bad.cif", "--reference", files / "reference.extxyz", "--train", files / "train.extxyz", "--no-cache", "--json")
+    assert found.exit_code == 0, found.output
+    values = json.loads(found.stdout)
+    zero = (
+        "validity.structure",
+        "validity.both",
+        "coverage.recall",
+        "coverage.precision",
+        "uniqueness.share_of_all",
+        "novelty.share_of_all",
+    )
+    assert [values[name] for name in zero] == [0.0] * len(zero) and values["unreadable"] == 1
+    for option in ("--reference", "--train"):
+        found = run(files / "generated.extxyz", option, tmp_path / "bad.cif", "--no-cache")
+        assert found.exit_code == 1 and "none of its 1 entries is a crystal" in found.output
 
 
 def test_odd_crystals_are_counted(files, tmp_path):
@@ -174,3 +202,114 @@ def test_same_numbers_with_any_number_of_processes(files):
     given = crystal_set(files / "generated.extxyz")
     one, three = (evaluate(given, files / "reference.extxyz", files / "train.extxyz", processes=p).numbers() for p in (1, 3))
     assert one == three
+
+
+def test_own_output_is_no_crystal(tmp_path):
+    write_crystals(sane()[:3], tmp_path / "cifs")
+    first, second = (
+        json.loads(run(tmp_path / "cifs", "--out", tmp_path / "cifs" / "results", "--no-cache", "--json").stdout) for _ in "12"
+    )
+    assert first["n"] == second["n"] == 3 and first["settings"]["ignored"] == []
+    assert {entry.split(":")[0] for entry in second["settings"]["ignored"]} >= {"metrics.json", "crystals.csv"}
+    assert "ignored, for they hold no crystals" in run(tmp_path / "cifs", "--no-cache", "--tasks", "space_groups").stdout
+
+
+def with_truth(path, answers, truth, samples=1):
+    """A tensor file of DiffCSP: generated crystals, and the true ones beside them."""
+    write_crystals(answers, path, samples=samples)
+    write_crystals(truth, path.with_name("truth.pt"))
+    content = torch.load(path, weights_only=True)
+    content["input_data_batch"] = {key: value[0] for key, value in torch.load(path.with_name("truth.pt"), weights_only=True).items()}
+    torch.save(content, path)
+    return path
+
+
+def test_the_truth_of_a_reference_file_is_the_reference(tmp_path):
+    truth = sane()[:5]
+    wrong = [bulk("Cu")] * 5
+    path = with_truth(tmp_path / "eval_recon.pt", wrong, truth)
+    write_crystals(truth, tmp_path / "mine.pt")
+    found = json.loads(run(tmp_path / "mine.pt", "--reference", path, "--tasks", "match,coverage", "--no-cache", "--json").stdout)
+    assert found["match.rate"] == found["coverage.recall"] == 1.0
+    assert found["settings"]["reference"] == "true structures in eval_recon.pt"
+    assert match(truth, path).rate == 1.0
+    content = torch.load(path, weights_only=True)
+    content["input_data_batch"]["lengths"] = torch.ones(2, 3)
+    torch.save(content, path)
+    assert "do not belong together" in run(path, "--no-cache").output
+
+
+def test_sets_are_measured_on_the_first_of_several_evaluations(tmp_path):
+    truth = sane()[:5]
+    path = with_truth(tmp_path / "eval_diff.pt", [*truth, *[truth[0]] * 5], truth, samples=2)
+    tasks = "validity,uniqueness,coverage,match"
+    found = json.loads(run(path, "--tasks", tasks, "--no-cache", "--json", "--out", tmp_path / "out").stdout)
+    assert found["n"] == found["validity"]["n"] == 5 and found["uniqueness"] == 1.0
+    assert found["match"]["best_of"] == 2 and "best of 2 answers" in found["protocols"]["match"]
+    assert found["settings"]["evaluations"].startswith("2 in the file: match uses all")
+    assert len((tmp_path / "out" / "crystals.csv").read_text().splitlines()) == 6
+    assert "best of 3 is not possible" in run(path, "--tasks", "match", "--best-of", 3, "--no-cache").output
+
+
+def test_names_of_training_crystals_stay_out_of_the_json(files):
+    values = evaluate(files / "generated.extxyz", train=files / "train.extxyz", tasks=["novelty"]).to_dict()
+    assert "training_names" not in json.dumps(values) and values["novelty"] == 0.5
+
+
+def test_cutoffs_may_be_given(files):
+    arguments = (files / "generated.extxyz", "--reference", files / "reference.extxyz", "--tasks", "coverage", "--json", "--no-cache")
+    values = json.loads(run(*arguments, "--cutoffs", "1e-9,10").stdout)
+    assert values["coverage.recall"] < 1.0 and "within 1e-09" in values["protocols"]["coverage"]
+    assert values["settings"]["cutoffs"] == [1e-9, 10.0]
+
+
+def test_rows_of_the_table_are_unambiguous(tmp_path):
+    crystals = [bulk("Cu"), bulk("Si"), bulk("Cu", a=3.7)]
+    for atoms in crystals:
+        atoms.info["material_id"] = "same"
+    write_report(evaluate(crystals, train=[bulk("Fe"), bulk("Si")], tasks=["validity", "uniqueness", "novelty"]), tmp_path)
+    table = list(csv.DictReader((tmp_path / "crystals.csv").open()))
+    assert [line["row"] for line in table] == ["0", "1", "2"]
+    assert [line["repeats_row"] for line in table] == ["", "", "0"] and [line["in_training_row"] for line in table] == ["", "1", ""]
+
+
+def test_energies_of_ase_are_taken_per_atom(tmp_path):
+    """The same energy per atom in cells of one and of two formula units."""
+    for name, repeat in (("one", 1), ("two", 2)):
+        atoms = bulk("NaCl", "rocksalt", a=5.6) * (repeat, 1, 1)
+        atoms.calc = SinglePointCalculator(atoms, energy=-3.0 * len(atoms))
+        ase.io.write(tmp_path / f"{name}.extxyz", [atoms] * 2)
+    arguments = (tmp_path / "one.extxyz", "--reference", tmp_path / "two.extxyz", "--tasks", "distributions", "--no-cache", "--json")
+    assert json.loads(run(*arguments, "--energy", "energy_per_atom").stdout)["distributions.energy"] == 0.0
+
+
+def test_what_could_not_be_compared_is_said(monkeypatch, files):
+    def failing(item):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("asegen.metrics.pairs._reduce", failing)
+    crystals = [bulk("Cu"), bulk("Cu", a=3.7), bulk("Si")]
+    found = evaluate(crystals, tasks=["uniqueness"], processes=1)
+    assert found.numbers()["uniqueness"] == 1.0 and found.numbers()["uniqueness.share_of_all"] == pytest.approx(1 / 3)
+    console = Console(record=True, width=200)
+    _print(found, console)
+    assert "only 1 of 3 compared" in console.export_text()
+
+
+def test_numbers_are_printed_before_files_are_written(files, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("asegen.cli.evaluate.write_report", full)
+    found = run(files / "generated.extxyz", "--tasks", "space_groups", "--no-cache", "--json", "--out", tmp_path / "out")
+    assert found.exit_code == 1 and json.loads(found.stdout)["n"] == 12 and "disk is full" in found.stderr
+
+
+@pytest.mark.parametrize(("error", "words"), [(KeyboardInterrupt, "what was finished is kept"), (MemoryError, "fewer --processes")])
+def test_how_it_ends_too_early(files, monkeypatch, error, words):
+    def stop(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("asegen.cli.evaluate.evaluate", stop)
+    found = run(files / "generated.extxyz", "--no-cache")
+    assert found.exit_code != 0 and words in found.stderr and "--out" not in found.stderr and "batch-size" not in found.stderr

@@ -1,5 +1,7 @@
 """Row-by-row matching against the matcher itself and by hand."""
 
+import time
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -52,6 +54,33 @@ def test_validity_as_cdvae_and_diffcsp_count_it():
     both = match([salt, charged], [salt, charged])
     assert both.rate == 1.0
     assert both.rate_valid == both.rate_both_valid == 0.5
+    shifted = rattled(charged, 1, 0.1)
+    found = match([salt, shifted], [salt, charged])
+    assert found.rms > 0.01 and found.rms_valid == found.rms_both_valid == pytest.approx(0.0, abs=1e-6)
+    none = match([charged], [charged])
+    assert none.rate == 1.0 and none.rms_valid is None and none.rms_both_valid is None
+
+
+def test_a_crystal_without_fingerprint_is_not_valid():
+    """Berkelium has no covalent radius, so CrystalNN has no fingerprint, and CDVAE takes the crystal for invalid."""
+    oxide = bulk("BkO", "rocksalt", a=5.0)
+    found = match([oxide], [oxide])
+    assert found.rate == 1.0 and found.rate_valid == 0.0
+
+
+def test_pairs_of_polymorphs_are_counted_before_they_are_listed():
+    n = 3000  # nine million pairs
+    started = time.monotonic()
+    found = match([bulk("Cu")] * n, [bulk("Cu")] * n)
+    assert found.metre is None and "9000000 comparisons" in found.notes[0] and time.monotonic() - started < 30
+
+
+def test_best_of_more_than_there_are():
+    for best_of in (0, -1, 3):
+        with pytest.raises(DataError, match=f"best of {best_of}"):
+            match([bulk("Cu")] * 2, [bulk("Cu")], best_of=best_of)
+    assert "best of 2 answers" in match([bulk("Cu")] * 2, [bulk("Cu")]).protocol
+    assert "one answer" in match([bulk("Cu")] * 2, [bulk("Cu")], best_of=1).protocol
 
 
 def test_polymorphs_count_wherever_they_are_answered():

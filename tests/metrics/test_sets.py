@@ -10,6 +10,7 @@ from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import wasserstein_distance
 
+from asegen.errors import DataError
 from asegen.metrics import coverage, crystal_set, distributions, diversity, fingerprints, frechet, space_groups, validity
 from asegen.metrics.properties import densities
 from asegen.metrics.sets import cutoffs_of, frechet_distance
@@ -120,7 +121,10 @@ def test_energies_from_a_column():
     for atoms, energy in zip(others, (-1.5, -2.5), strict=True):
         atoms.info["e"] = energy
     assert distributions(crystals, others, energy="e").energy == pytest.approx(0.5)
-    assert distributions(crystals, [bulk("Cu")], energy="e").energy is None
+    with pytest.raises(DataError, match="named 'e'"):
+        distributions(crystals, [bulk("Cu")], energy="e")
+    with pytest.raises(ValueError, match="whole cell"):
+        distributions(crystals, others, energy="energy")
 
 
 def test_frechet_uses_both_features(sets):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from asegen.metrics import validity
+from asegen.metrics import diversity, fingerprints, validity
 from asegen.metrics.structural import structure_fault
 
 
@@ -57,6 +57,22 @@ def test_shares_and_reasons():
     assert found.reasons["no crystal: not periodic in three directions"] == 1
     assert found.reasons["atoms closer than 0.5 Å"] == 1
     assert any("Ar" in reason for reason in found.reasons)
+
+
+def test_a_crystal_without_fingerprint_is_not_valid():
+    crystals = [
+        bulk("NaCl", "rocksalt", a=5.6),
+        bulk("BkO", "rocksalt", a=5.0),
+        Atoms("CuBk", positions=[[0, 0, 0], [2, 2, 2]], cell=[4, 4, 4], pbc=True),
+    ]
+    found = validity(crystals)
+    assert found.structure == 1.0 and found.fingerprint == pytest.approx(1 / 3)
+    assert found.fingerprint_rows.tolist() == found.valid_rows.tolist() == [True, False, False]
+    assert found.both == pytest.approx(1 / 3)
+    assert found.reasons["no fingerprint: Bk has no covalent radius"] == 2
+    known = validity(crystals, prints=fingerprints(crystals))
+    assert known.valid_rows.tolist() == found.valid_rows.tolist()
+    assert diversity([*crystals, bulk("Cu")]).n == 2
 
 
 def test_no_crystals():
