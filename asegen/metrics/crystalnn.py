@@ -8,8 +8,9 @@ are evaluated together.
 
 Where matminer's own numbers depend on floating-point noise, ours are the mean over the possible outcomes or those without noise:
 the order of equivalent neighbours in "body-centered cubic", and facets without area. For two atoms at one place, where its numbers
-depend on the order of the atoms, there is no fingerprint. He, Ne and Ar have no electronegativity: their bonds count as if there were
-no difference.
+depend on the order of the atoms, there is no fingerprint. Cells so open that matminer finds no neighbours within its search radius,
+and refuses ("No Voronoi neighbors found"), have one here: the radius grows until the Voronoi cell is closed. He, Ne and Ar have no
+electronegativity: their bonds count as if there were no difference.
 """
 
 from __future__ import annotations

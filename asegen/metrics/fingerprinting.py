@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 
 import numpy as np
 from ase import Atoms
@@ -64,7 +65,7 @@ def fingerprints(
             places.setdefault(key, []).append(i)
     missing = [key for key in places if key not in known]
     by_key: dict[bytes, bytes] = dict(known)
-    with Workers(_compute, processes, time_limit) as workers:
+    with Workers(_compute, processes, time_limit, _prepare) as workers:
         chunks = [missing[start : start + 8] for start in range(0, len(missing), 8)]
         done = 0
         while chunks:
@@ -101,6 +102,11 @@ def fingerprints(
 def _atoms(atoms: Atoms | None) -> Atoms:
     assert atoms is not None
     return Atoms(numbers=atoms.numbers, cell=atoms.cell, positions=atoms.positions, pbc=True)
+
+
+def _prepare() -> None:
+    for name in ("pymatgen.core", "vesin", "asegen.metrics.crystalnn"):
+        import_module(name)
 
 
 def _compute(crystals: list[Atoms]) -> list[bytes]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -189,8 +190,7 @@ def _twice(workers: Workers, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def _prepare() -> None:
-    import pymatgen.analysis.structure_matcher
-    import pymatgen.core  # noqa: F401
+    import_module("pymatgen.analysis.structure_matcher")
 
 
 @lru_cache(maxsize=1)

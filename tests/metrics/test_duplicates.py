@@ -1,5 +1,6 @@
 """Uniqueness, novelty and S.U.N. against pymatgen's own grouping and hand-made sets."""
 
+import sqlite3
 import time
 
 import numpy as np
@@ -186,3 +187,23 @@ def test_pairs_are_listed_in_slices(mixed, monkeypatch):
 
 def test_protocol_of_sun_has_all_tolerances():
     assert "StructureMatcher(ltol=0.2, stol=0.3, angle_tol=5)" in sun([bulk("Cu")], [bulk("Si")], [0.0]).protocol
+
+
+def test_answers_are_stored_at_once_when_time_has_passed_and_when_it_is_stopped(monkeypatch, tmp_path):
+    crystals = [bulk("Cu", a=3.6 + 0.01 * i) for i in range(4)]
+
+    def stop(what, done, total):
+        if "repetitions" in what and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        uniqueness(crystals, cache=Cache(tmp_path), processes=1, progress=stop)
+    monkeypatch.setattr("asegen.metrics.pairs.FLUSH", 0.0)
+    counts = []
+
+    def count(what, done, total):
+        if "repetitions" in what:
+            counts.append((total, sqlite3.connect(tmp_path / "metrics.sqlite").execute("SELECT count(*) FROM results").fetchone()[0]))
+
+    uniqueness(crystals, cache=Cache(tmp_path), processes=1, progress=count)
+    assert counts == [(1, 4 + 3)]  # four cells, three pairs, of which two were there

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.stats import wasserstein_distance
 
 from asegen.errors import DataError
-from asegen.metrics import coverage, crystal_set, distributions, diversity, fingerprints, frechet, space_groups, validity
+from asegen.metrics import Cache, coverage, crystal_set, distributions, diversity, fingerprints, frechet, space_groups, validity
 from asegen.metrics.properties import densities
 from asegen.metrics.sets import cutoffs_of, frechet_distance
 
@@ -161,3 +161,15 @@ def test_odd_crystals_never_crash_a_metric():
     checked = validity(given_set)
     assert not checked.structure_rows[[list(odd()).index(name) for name in ("NaN", "no volume", "overlapping", "close")]].any()
     assert checked.structure_rows[[list(odd()).index(name) for name in ("one atom", "500 atoms", "molecule in a box")]].all()
+
+
+def test_fingerprints_of_coverage_and_diversity_are_kept(tmp_path, monkeypatch):
+    crystals = sane()[:4]
+    first = coverage(crystals, crystals, cache=Cache(tmp_path), processes=1)
+
+    def never(*args, **kwargs):
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr("asegen.metrics.workers._Worker.__init__", never)
+    assert coverage(crystals, crystals, cache=Cache(tmp_path)) == first
+    assert diversity(crystals, cache=Cache(tmp_path)).n == 4
