@@ -29,6 +29,10 @@ class FingerprintError(AsegenError, ValueError):
     """A fingerprint that is not defined for a structure; the message says why."""
 
 
+class DescriptorError(AsegenError, ValueError):
+    """A descriptor with impossible parameters, or one that does not fit the crystal or calculator it is used with."""
+
+
 class MetricError(AsegenError, ValueError):
     """Numbers that a metric cannot be computed from."""
 

@@ -53,12 +53,18 @@ def generate(
     batch_size: Annotated[Optional[int], typer.Option(help="Crystals at once; default: from the free memory.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; without --out no file is written.")] = False,
+    system: Annotated[str, typer.Option(help="diffusion, or structrepdiff: descriptors first, then positions.")] = "diffusion",
 ) -> None:
     """Generate crystals of formulas, or of anything (no formula)."""
 
     def command() -> None:
-        from .generate import Options, run_generate
+        from .generate import Options, check_system, run_generate
 
+        if check_system(system, formula, units, [start, spacegroup, sites, new, refine, prototypes]) == "structrepdiff":
+            from .structrep import run_structrep
+
+            run_structrep(n, seed, out, checkpoint, steps, device, batch_size, overwrite, json_)
+            return
         options = Options(start, spacegroup, sites, new, diversity, refine, prototypes)
         run_generate(formula or None, n, units, seed, out, checkpoint, steps, device, batch_size, overwrite, json_, options)
 
@@ -149,6 +155,41 @@ def evaluate(
         run_evaluate(file, reference, train, out, json_, options)
 
     speak(command, less="fewer --processes or --samples")
+
+
+@app.command()
+def reconstruct(
+    file: Annotated[Path, typer.Argument(help="Crystals: extxyz, CIF, CSV with a cif column, …")],
+    n: Annotated[Optional[int], typer.Option("-n", "--n", "--number", help="Only so many, drawn with --seed.", min=1)] = None,
+    descriptor: Annotated[str, typer.Option(help="ours, paper: parameters of the descriptor.")] = "ours",
+    pooling: Annotated[str, typer.Option(help="sites, moments, extrema (the paper's).")] = "sites",
+    prototypes: Annotated[Optional[str], typer.Option(help="Prototype model to try first (default, mp20, perov-5, a file).")] = None,
+    rounds: Annotated[int, typer.Option(help="Most rounds of search for a structure.", min=0)] = 9,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same structures.")] = 0,
+    time_limit: Annotated[float, typer.Option(help="Seconds for one structure.", min=0.1)] = 120.0,
+    processes: Annotated[Optional[int], typer.Option(help="Default: one per core.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder for structures.extxyz; a killed run goes on from it.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Turn structures into descriptors and back, and measure how many come back right."""
+
+    def command() -> None:
+        from .reconstruct import run_reconstruct
+
+        options = {
+            "descriptor": descriptor,
+            "pooling": pooling,
+            "prototypes": prototypes,
+            "rounds": rounds,
+            "seed": seed,
+            "time_limit": time_limit,
+            "processes": processes,
+            "overwrite": overwrite,
+        }
+        run_reconstruct(file, n, out, json_, options)
+
+    speak(command)
 
 
 @app.command()
