@@ -17,6 +17,8 @@ _HOMES = {
     "ReverseODE": "dynamics",
     "ScoreFilter": "dynamics",
     "Walk": "dynamics",
+    "CrystalBasinHopping": "dynamics",
+    "EADCalculator": "calculators",
     "EnergyScoreCalculator": "calculators",
     "ScoreCalculator": "calculators",
     "CrystalBatch": "crystals",
@@ -30,7 +32,9 @@ _HOMES = {
 
 __all__ = [
     "AnnealedLangevin",
+    "CrystalBasinHopping",
     "CrystalBatch",
+    "EADCalculator",
     "EnergyScoreCalculator",
     "ReverseODE",
     "ScoreCalculator",
@@ -46,10 +50,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .calculators import EnergyScoreCalculator, ScoreCalculator
+    from .calculators import EADCalculator, EnergyScoreCalculator, ScoreCalculator
     from .checkpoint import load_checkpoint
     from .crystals import CrystalBatch
-    from .dynamics import AnnealedLangevin, ReverseODE, ScoreFilter, Walk
+    from .dynamics import AnnealedLangevin, CrystalBasinHopping, ReverseODE, ScoreFilter, Walk
     from .generation import free_crystal, generate
     from .prototypes.model import load_prototypes
     from .starts import random_crystal

@@ -149,7 +149,8 @@ class EAD:
         """exp(−η (r − r_s)²), shape (radial, e)."""
         eta, center = distances.new_tensor(self.radial).T.unsqueeze(2)
         away = distances - center
-        return torch.exp(away * (away * -eta))
+        # Exponentials that underflow take ten times as long, and exp(−80) is as good as nothing.
+        return torch.exp((away * (away * -eta)).clamp_min(-80.0))
 
     def _powers(self, columns: Tensor, distances: Tensor, first: Tensor) -> list[Tensor]:
         return _powers(columns / distances if self.directions else columns, self.orders, first)
@@ -190,12 +191,15 @@ def exponents(order: int) -> tuple[tuple[int, int, int], ...]:
 
 def multinomials(orders: tuple[int, ...], dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
     """Multinomial coefficients as a matrix from monomials to orders, shape (orders, monomials)."""
-    weights = torch.zeros(len(orders), sum(len(exponents(order)) for order in orders), dtype=dtype, device=device)
-    start = 0
-    for row, order in enumerate(orders):
-        for a, b, c in exponents(order):
-            weights[row, start] = math.factorial(order) / (math.factorial(a) * math.factorial(b) * math.factorial(c))
-            start += 1
+    return torch.tensor(_multinomials(orders), dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=16)
+def _multinomials(orders: tuple[int, ...]) -> list[list[float]]:
+    columns = [(row, exponent) for row, order in enumerate(orders) for exponent in exponents(order)]
+    weights = [[0.0] * len(columns) for _ in orders]
+    for column, (row, (a, b, c)) in enumerate(columns):
+        weights[row][column] = math.factorial(a + b + c) / (math.factorial(a) * math.factorial(b) * math.factorial(c))
     return weights
 
 
