@@ -160,6 +160,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
         number = int(header["format"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: the checkpoint's header cannot be read: {error}") from error
+    if header.get("system") == "structrepdiff":
+        raise CheckpointError(f"{path} holds a model of another system; generate with --system structrepdiff")
     if number != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {number}, this asegen reads {FORMAT}; train it again or update asegen")
     if header.get("system") != "diffusion":

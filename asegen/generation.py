@@ -16,8 +16,12 @@ from .devices import resolve_device
 from .dynamics.annealed import make_walk
 from .dynamics.batched import sample
 from .dynamics.rules import Walk
+from .errors import AsegenError, CheckpointError, FormulaError
 from .prototypes.model import PrototypeModel
 from .starts import Request, Start, free_crystal, make_starts, prototypes_for, seed_of
+
+SYSTEMS = ("diffusion", "structrepdiff")
+"""Systems that generate."""
 
 
 def generate(
@@ -41,6 +45,7 @@ def generate(
     progress: bool | Callable[[int, int], None] = False,
     on_batch: Callable[[list[tuple[int, Atoms]]], None] | None = None,
     done: dict[int, Atoms] | None = None,
+    system: str = "diffusion",
 ) -> list[Atoms]:
     """Generate crystals.
 
@@ -89,6 +94,10 @@ def generate(
         Gets every finished batch, a list of (position, crystal).
     done : dict, optional
         Crystals already there by position (from a run that was killed); they are not generated again.
+    system : str
+        ``"structrepdiff"``: descriptors, composition and cell are generated together, then positions that have them
+        (:func:`asegen.structrep.generation.generate_structrep`); `checkpoint` is one of that system (``"perov-5"``, ``"carbon-24"``,
+        ``"mp20"``, or a file) and nothing may be given but `n`, `seed`, `steps` and how to run.
 
     Returns
     -------
@@ -118,6 +127,17 @@ def generate(
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size = {batch_size} must be at least 1")
+    if system == "structrepdiff":
+        if formula is not None or units != 1 or start or spacegroup is not None or sites or new or refine or prototypes is not None:
+            raise FormulaError("system structrepdiff draws formula and cell itself: it takes no formula, units, start, group or prototypes")
+        from .structrep.generation import generate_with_steps
+
+        if isinstance(checkpoint, Checkpoint):
+            raise CheckpointError(f"checkpoint '{checkpoint.name}' is not of system structrepdiff")
+        with _bar(progress, n, "crystals") as advance:
+            return generate_with_steps(n, seed, checkpoint, steps, device, batch_size, advance, on_batch, done)
+    if system != "diffusion":
+        raise AsegenError(f"no system {system!r}; known are {', '.join(SYSTEMS)}")
     where = resolve_device(device)
     loaded = load_checkpoint(checkpoint, where)
     full = make_walk(None, Walk.of(loaded.walk_defaults), steps)
@@ -201,7 +221,7 @@ def file_name(atoms: Atoms, position: int) -> str:
 class _bar:
     """Progress of a run: a rich bar, a callable, or nothing."""
 
-    def __init__(self, progress: bool | Callable[[int, int], None], total: int) -> None:
+    def __init__(self, progress: bool | Callable[[int, int], None], total: int, what: str = "crystal-steps") -> None:
         self.total, self.count = total, 0
         self.call = progress if callable(progress) else None
         self.bar: Any = None
@@ -210,7 +230,7 @@ class _bar:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TextColumn("crystal-steps"), TimeRemainingColumn())
+            columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn())
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self.task = self.bar.add_task("", total=total)
 
@@ -231,4 +251,4 @@ class _bar:
             self.bar.stop()
 
 
-__all__ = ["file_name", "free_crystal", "generate", "refining_walk", "request_of", "seed_of"]
+__all__ = ["SYSTEMS", "file_name", "free_crystal", "generate", "refining_walk", "request_of", "seed_of"]

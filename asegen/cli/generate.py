@@ -18,8 +18,8 @@ from ..checkpoint import load_checkpoint
 from ..devices import resolve_device
 from ..dynamics import AnnealedLangevin, Walk
 from ..dynamics.annealed import make_walk
-from ..errors import FormulaError
-from ..generation import file_name, generate, refining_walk, request_of
+from ..errors import AsegenError, FormulaError
+from ..generation import SYSTEMS, file_name, generate, refining_walk, request_of
 from ..prototypes.model import PrototypeModel
 from ..report import Summary, contact_sheet, summarize
 from ..starts import Start, constrained, make_starts, prototypes_for
@@ -37,6 +37,21 @@ class Options:
     diversity: float = 0.5
     refine: float = 0.0
     prototypes: str | None = None
+
+
+def check_system(system: str, formula: list[str] | None, units: str, others: list[Any]) -> str:
+    """The system asked for.
+
+    Raises
+    ------
+    AsegenError
+        An unknown one, or one that cannot do what else was asked.
+    """
+    if system not in SYSTEMS:
+        raise AsegenError(f"no system {system!r}; known are {', '.join(SYSTEMS)}")
+    if system == "structrepdiff" and (formula or units != "1" or any(others)):
+        raise AsegenError("--system structrepdiff draws formula and cell itself: it takes no formula, units, start, group or prototypes")
+    return system
 
 
 def run_generate(

@@ -11,6 +11,8 @@ from rich.table import Table
 from ..checkpoint import packaged, read_header
 from ..errors import CheckpointError
 from ..prototypes.model import load_prototypes, packaged_prototypes, read_prototypes_header
+from ..structrep.model import packaged_structrep, read_structrep_header
+from .structrep import print_structrep_model, print_structrep_models
 
 
 def print_prototype_models() -> None:
@@ -30,6 +32,15 @@ def is_prototype_model(path: Path) -> bool:
     """Whether a file is a prototype model; anything else is left to the reader of checkpoints."""
     try:
         read_prototypes_header(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def is_structrep_model(path: Path) -> bool:
+    """Whether a file is a structrepdiff model; anything else is left to the reader of checkpoints."""
+    try:
+        read_structrep_header(path)
     except CheckpointError:
         return False
     return True
@@ -64,7 +75,8 @@ def run_info(checkpoint: str | None, as_json: bool) -> None:
         headers = {name: read_header(path) for name, path in known.items()}
         if as_json:
             models = {name: read_prototypes_header(path) for name, path in packaged_prototypes().items()}
-            print(json.dumps({**headers, "prototype models": models}, indent=1))
+            vectors = {name: read_structrep_header(path) for name, path in packaged_structrep().items()}
+            print(json.dumps({**headers, "prototype models": models, "structrepdiff": vectors}, indent=1))
             return
         table = Table(title="packaged checkpoints", title_justify="left")
         for heading in ("name", "data", "crystals", "atoms up to", "MB"):
@@ -75,12 +87,17 @@ def run_info(checkpoint: str | None, as_json: bool) -> None:
             table.add_row(name, data["name"], str(data["count"]), str(data["max_atoms"]), f"{size:.1f}")
         Console().print(table)
         print_prototype_models()
+        print_structrep_models()
         return
-    path = known.get(checkpoint) or Path(checkpoint)
+    # the names of the systems overlap: structrepdiff/perov-5 is the one that is not a score model
+    path = known.get(checkpoint) or packaged_structrep().get(checkpoint.removeprefix("structrepdiff/")) or Path(checkpoint)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {checkpoint!r}: neither a file nor one of the packaged names ({', '.join(known) or 'none'})")
     if is_prototype_model(path):
         print_prototype_model(path, as_json)
+        return
+    if is_structrep_model(path):
+        print_structrep_model(path, as_json)
         return
     header = read_header(path)
     if as_json:

@@ -15,6 +15,7 @@ from ..training.recipe import Recipe
 
 if TYPE_CHECKING:
     from ..prototypes.fit import PrototypeRecipe
+    from ..training.vectors import VectorRecipe
 
 
 def run_train(
@@ -35,6 +36,11 @@ def run_train(
                 " CPU, every crystal validated by leaving it out"
             )
         train_prototype_model(recipe_path, data, out, fresh)
+        return
+    if system_of(recipe_path) == "structrepdiff":
+        if devices != 1:
+            raise AsegenError(f"--devices {devices}: structrepdiff models are trained by one process")
+        train_vector_model(recipe_path, data, out, validation, device, minutes, fresh)
         return
     recipe = Recipe.read(recipe_path)
     try:
@@ -84,7 +90,39 @@ def train_prototype_model(recipe_path: Path, data: list[Path], out: Path, fresh:
     console.print(f"[green]{target}[/green]: use it with [bold]asegen generate … --prototypes {target}[/bold]")
 
 
-def to_arrays(sources: list[Path], out: Path, recipe: Recipe | PrototypeRecipe, console: Console) -> Path:
+def train_vector_model(
+    recipe_path: Path, data: list[Path], out: Path, validation: list[Path] | None, device: str, minutes: float | None, fresh: bool
+) -> None:
+    """Train a diffusion of structure vectors."""
+    try:
+        from ..training.vectors import VectorRecipe, train_vectors
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"training needs {error.name}; install it with: pip install 'asegen[train]'") from error
+    recipe = VectorRecipe.read(recipe_path)
+    console = Console(stderr=True)
+    arrays = to_arrays(data, out, recipe, console)
+    held = to_arrays(validation, out, recipe, console) if validation else None
+    try:
+        target = train_vectors(
+            recipe,
+            arrays,
+            out,
+            validation=held,
+            device=device,
+            resume=not fresh,
+            max_minutes=minutes,
+            report=lambda line: console.print(line, highlight=False),
+        )
+    except Exception as error:
+        # Lightning's own words for a device that is not there
+        if type(error).__name__ == "MisconfigurationException":
+            raise AsegenError(f"cannot train with --device {device}: {error}") from error
+        raise
+    use = f"asegen generate --system structrepdiff --checkpoint {target}"
+    console.print(f"[green]{target}[/green]: use it with [bold]{use}[/bold]")
+
+
+def to_arrays(sources: list[Path], out: Path, recipe: Recipe | PrototypeRecipe | VectorRecipe, console: Console) -> Path:
     """Training arrays of the sources: themselves if they are arrays, else converted once into `out`."""
     if len(sources) == 1 and (sources[0] / "meta.json").is_file():
         return sources[0]

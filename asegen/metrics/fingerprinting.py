@@ -14,7 +14,7 @@ from .magpie import magpie_fingerprints, scaled_magpie
 from .pairs import Progress
 from .workers import Failure, Workers
 
-KIND = "crystalnn ops 1"
+KIND = "crystalnn ops 2"
 """Name in the cache; the number is raised when the numbers change."""
 
 
