@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,7 @@ def rebuild(
     sweeps: int = 15,
     points: int = 100,
     solved: float = SOLVED,
+    seconds: float = float("inf"),
 ) -> Rebuilt:
     """Positions of atoms in a cell, from a target.
 
@@ -88,6 +90,8 @@ def rebuild(
         Chains of a round, how often each atom is drawn, points it is tried at.
     solved : float
         Rms residual to stop at.
+    seconds : float
+        No further round is begun after so long. A search that it ends depends on the speed of the machine.
 
     Raises
     ------
@@ -115,7 +119,7 @@ def rebuild(
         keep(found.frac, found.rms)
     done = 0
     searches: dict[float, GridSearch] = {}
-    while rms > solved and done < rounds:
+    while rms > solved and done < rounds and time.perf_counter() - started < seconds:
         spacing = SPACINGS[done % len(SPACINGS)]
         search = searches.get(spacing) or GridSearch(smooth, cell, grid_of(cell, spacing), generator)
         searches[spacing] = search
@@ -149,7 +153,7 @@ def rebuild(
 
 
 def rebuild_crystal(
-    atoms: Atoms, *, pooling: Pooling = "sites", ead: EAD = OURS, prototypes: str | None = None, seed: int = 0, **options: int
+    atoms: Atoms, *, pooling: Pooling = "sites", ead: EAD = OURS, prototypes: str | None = None, seed: int = 0, **options: Any
 ) -> Rebuilt:
     """A crystal from its own descriptor, its formula and its cell; its positions are used for nothing else.
 

@@ -48,7 +48,7 @@ class Roundtrip:
     from_prototypes: float
     """Share solved by a prototype, without search."""
     failed: int
-    """Structures that hit the time limit or could not be treated; they count as not matched."""
+    """Structures that could not be treated; they count as not matched."""
     protocol: str
     """What was given, and the tolerances."""
     crystals: list[Atoms | None] = field(repr=False)
@@ -89,7 +89,7 @@ def reconstruct(
     rounds : int
         Most rounds of search for a structure.
     time_limit : float
-        Seconds for one structure.
+        Seconds after which no further round is begun for a structure.
     processes : int, optional
         Default: one per core.
     out : path, optional
@@ -119,8 +119,9 @@ def reconstruct(
     found: dict[int, Atoms] = folder.done() if folder else {}
     todo = [i for i in range(len(given)) if given.good[i] and i not in found]
     started = time.perf_counter()
-    with Workers(_one, processes, time_limit) as workers:
-        items = [(given.rows[i].to_atoms(), seed + int(chosen[i]), options) for i in todo]
+    # The search ends by itself at the limit; a process that hangs is stopped later.
+    with Workers(_one, processes, 2 * time_limit + 60) as workers:
+        items = [(given.rows[i].to_atoms(), seed + int(chosen[i]), {**options, "seconds": time_limit}) for i in todo]
         for done, (place, result) in enumerate(workers.map(items), start=1):
             if isinstance(result, Rebuilt):
                 atoms = result.atoms
@@ -157,6 +158,7 @@ def _one(item: tuple[Atoms, int, dict[str, Any]]) -> Rebuilt:
         prototypes=options["prototypes"],
         seed=seed,
         rounds=options["rounds"],
+        seconds=options["seconds"],
     )
 
 

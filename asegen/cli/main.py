@@ -166,7 +166,7 @@ def reconstruct(
     prototypes: Annotated[Optional[str], typer.Option(help="Prototype model to try first (default, mp20, perov-5, a file).")] = None,
     rounds: Annotated[int, typer.Option(help="Most rounds of search for a structure.", min=0)] = 9,
     seed: Annotated[int, typer.Option(help="The same seed gives the same structures.")] = 0,
-    time_limit: Annotated[float, typer.Option(help="Seconds for one structure.", min=0.1)] = 120.0,
+    time_limit: Annotated[float, typer.Option(help="Seconds after which a structure gets no further round.", min=0.1)] = 120.0,
     processes: Annotated[Optional[int], typer.Option(help="Default: one per core.")] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder for structures.extxyz; a killed run goes on from it.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
