@@ -61,7 +61,7 @@ def reconstruct(
     *,
     descriptor: str = "ours",
     pooling: Pooling = "sites",
-    prototypes: str | None = None,
+    prototypes: str | None = "default",
     seed: int = 0,
     rounds: int = 9,
     time_limit: float = 120.0,
@@ -83,7 +83,7 @@ def reconstruct(
     pooling : str
         "sites", "moments" or "extrema" (the paper's), see `Target`.
     prototypes : str, optional
-        Prototype model whose candidates are tried before the search.
+        Prototype model whose candidates are tried before the search; None: random starts only.
     seed : int
         Draws structures and searches; a structure's result does not depend on the others.
     rounds : int

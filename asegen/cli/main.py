@@ -163,7 +163,7 @@ def reconstruct(
     n: Annotated[Optional[int], typer.Option("-n", "--n", "--number", help="Only so many, drawn with --seed.", min=1)] = None,
     descriptor: Annotated[str, typer.Option(help="ours, paper: parameters of the descriptor.")] = "ours",
     pooling: Annotated[str, typer.Option(help="sites, moments, extrema (the paper's).")] = "sites",
-    prototypes: Annotated[Optional[str], typer.Option(help="Prototype model to try first (default, mp20, perov-5, a file).")] = None,
+    prototypes: Annotated[str, typer.Option(help="Prototype model tried first (a name or file); none: random starts.")] = "default",
     rounds: Annotated[int, typer.Option(help="Most rounds of search for a structure.", min=0)] = 9,
     seed: Annotated[int, typer.Option(help="The same seed gives the same structures.")] = 0,
     time_limit: Annotated[float, typer.Option(help="Seconds after which a structure gets no further round.", min=0.1)] = 120.0,
@@ -180,7 +180,7 @@ def reconstruct(
         options = {
             "descriptor": descriptor,
             "pooling": pooling,
-            "prototypes": prototypes,
+            "prototypes": None if prototypes == "none" else prototypes,
             "rounds": rounds,
             "seed": seed,
             "time_limit": time_limit,
