@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -96,6 +97,17 @@ class TrainingModule(lightning.LightningModule):
 
     def transfer_batch_to_device(self, batch: CrystalBatch, device: torch.device, _: int) -> CrystalBatch:
         return batch.to(device)
+
+
+class StopAfter(lightning.Callback):
+    """Ends a run, not the training, after some minutes."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if time.monotonic() > self.end:
+            trainer.should_stop = True
 
 
 def _mix(*parts: int) -> int:

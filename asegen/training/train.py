@@ -26,7 +26,7 @@ from ..networks import build_network
 from ..prior import atomic_volumes
 from ..systems.diffusion import DiffusionSystem
 from .curves import merge_logs, plot_curves
-from .module import TrainingModule
+from .module import StopAfter, TrainingModule
 from .recipe import Recipe
 from .sampler import SizeGroupedBatches
 
@@ -44,17 +44,6 @@ class _ByList(torch.utils.data.Dataset):
 
     def __getitem__(self, batch: list[int]) -> CrystalBatch:
         return self.arrays.batch(self.chosen[batch])
-
-
-class _StopAfter(lightning.Callback):
-    """Ends a run, not the training, after some minutes."""
-
-    def __init__(self, minutes: float) -> None:
-        self.end = time.monotonic() + 60 * minutes
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if time.monotonic() > self.end:
-            trainer.should_stop = True
 
 
 def train(
@@ -147,7 +136,7 @@ def train(
     )
     callbacks: list[lightning.Callback] = [keeper]
     if max_minutes is not None:
-        callbacks.append(_StopAfter(max_minutes))
+        callbacks.append(StopAfter(max_minutes))
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
     warnings.filterwarnings("ignore", message=".*not resumable.*|.*logging interval.*|.*Checkpoint directory.*")

@@ -28,6 +28,7 @@ from ..networks.unet1d import UNet1D
 from ..structrep.model import read_structrep_header, save_structrep
 from ..systems.structrepdiff import CosineSchedule, Sampler, Scaling, VectorDiffusion
 from .curves import merge_logs
+from .module import StopAfter
 from .sampler import SizeGroupedBatches
 
 _VALIDATION_SEED = 20_26
@@ -193,17 +194,6 @@ class _Rows(torch.utils.data.Dataset):
         return self.rows[batch]
 
 
-class _StopAfter(lightning.Callback):
-    """Ends a run, not the training, after some minutes."""
-
-    def __init__(self, minutes: float) -> None:
-        self.end = time.monotonic() + 60 * minutes
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if time.monotonic() > self.end:
-            trainer.should_stop = True
-
-
 def train_vectors(
     recipe: VectorRecipe,
     data: str | Path,
@@ -365,7 +355,7 @@ def _trainer(
     )
     callbacks: list[lightning.Callback] = [keeper]
     if max_minutes is not None:
-        callbacks.append(_StopAfter(max_minutes))
+        callbacks.append(StopAfter(max_minutes))
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     warnings.filterwarnings("ignore", message=".*not resumable.*|.*logging interval.*|.*Checkpoint directory.*")

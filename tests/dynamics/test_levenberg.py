@@ -63,3 +63,13 @@ def test_steps_are_bounded_and_never_uphill():
     assert (loss[1].rms <= loss[0].rms).all() and (loss[2].rms <= loss[1].rms).all()
     moved = ((loss[1].frac - trials) @ cell).norm(dim=2)
     assert moved.max() <= 0.1 + 1e-9
+
+
+def test_no_step_ever_goes_uphill():
+    """Long steps from random positions overshoot; those are taken back."""
+    target = Target.of(RUTILE)
+    cell = torch.from_numpy(RUTILE.cell.array)
+    trials = torch.rand(12, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    rms = torch.stack([fit(target, trials, cell, steps=k, longest=1.0, solved=0.0).rms for k in range(12)])
+    assert (rms.diff(dim=0) <= 0).all()
+    assert (rms.diff(dim=0) == 0).any()  # some were taken back
