@@ -45,5 +45,17 @@ class NoEnergyError(AsegenError, PropertyNotImplementedError):
     """An energy was asked of a calculator that has none."""
 
 
+class PotentialError(AsegenError, ValueError):
+    """A potential that does not exist, fails, or is asked for what it does not know."""
+
+
+class StabilityError(AsegenError, ValueError):
+    """A relaxation, hull or phonon calculation that is not possible as asked; the message says why."""
+
+
+class HandoffError(AsegenError, ValueError):
+    """A crystal that another code cannot be given, or a calculation that cannot be read back; the message says why."""
+
+
 class MissingPackageError(AsegenError, ImportError):
     """An optional package is not installed; the message names the pip command."""

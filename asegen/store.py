@@ -21,6 +21,63 @@ _PARTIAL = "unfinished.jsonl"
 _FINAL = "structures.extxyz"
 
 
+class Journal:
+    """A file of one JSON object per line: the request first, then what was finished, each line on disk at once.
+
+    Parameters
+    ----------
+    path : path
+    request : dict
+        All that decides the results.
+    """
+
+    def __init__(self, path: str | Path, request: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.request = json.loads(json.dumps(request))
+
+    def entries(self) -> list[dict[str, Any]]:
+        """What an earlier run of the same request had finished; a line torn by a kill is left out.
+
+        Raises
+        ------
+        AsegenError
+            The file belongs to another request, or is none of ours.
+        """
+        if not self.path.exists():
+            return []
+        found = []
+        with open(self.path, encoding="utf-8") as stream:
+            try:
+                first = stream.readline()
+                same = first.endswith("\n") and json.loads(first) == self.request
+                for line in stream if same else ():
+                    if line.endswith("\n"):
+                        found.append(json.loads(line))
+            except ValueError as error:
+                raise AsegenError(f"{self.path} is damaged; give another --out, or --overwrite") from error
+        if not same:
+            raise AsegenError(f"{self.path.parent} holds the results of another run; give another --out, or --overwrite")
+        return found
+
+    def add(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Append; what is written survives a kill from here on."""
+        if not self.path.exists():
+            with replacing(self.path) as stream:
+                stream.write((json.dumps(self.request) + "\n").encode())
+        self._drop_torn_line()
+        with open(self.path, "a", encoding="utf-8") as stream:
+            for entry in entries:
+                stream.write(json.dumps(entry) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _drop_torn_line(self) -> None:
+        content = self.path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            with open(self.path, "r+b") as stream:
+                stream.truncate(content.rfind(b"\n") + 1)
+
+
 class RunFolder:
     """A folder that a run writes to and, if it was killed, goes on from.
 
@@ -49,6 +106,7 @@ class RunFolder:
         except (FileExistsError, NotADirectoryError) as error:
             raise AsegenError(f"{folder} is a file, not a folder to write results to") from error
         self.partial = self.folder / _PARTIAL
+        self._journal = Journal(self.partial, self.request)
         self.final = self.folder / _FINAL
         if overwrite:
             for path in (self.partial, self.final):
@@ -68,31 +126,11 @@ class RunFolder:
         """Crystals that an earlier, killed run of the same request had finished, by position."""
         if self.final.exists():
             return {k: atoms for k, atoms in enumerate(ase.io.read(str(self.final), index=":"))}
-        if not self.partial.exists():
-            return {}
-        found: dict[int, Atoms] = {}
-        with open(self.partial, encoding="utf-8") as stream:
-            first = stream.readline()
-            if not first.endswith("\n") or json.loads(first) != self.request:
-                raise AsegenError(f"{self.folder} holds an unfinished run of another request; give another --out, or --overwrite")
-            for line in stream:
-                if not line.endswith("\n"):
-                    break  # the line that was being written when the run was killed
-                position, atoms = from_json(json.loads(line))
-                found[position] = atoms
-        return found
+        return dict(from_json(entry) for entry in self._journal.entries())
 
     def add(self, crystals: Sequence[tuple[int, Atoms]]) -> None:
         """Keep finished crystals; they survive a kill from here on."""
-        if not self.partial.exists():
-            with replacing(self.partial) as stream:
-                stream.write((json.dumps(self.request) + "\n").encode())
-        self._drop_torn_line()
-        with open(self.partial, "a", encoding="utf-8") as stream:
-            for position, atoms in crystals:
-                stream.write(json.dumps(to_json(position, atoms)) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        self._journal.add([to_json(position, atoms) for position, atoms in crystals])
 
     def finish(self, crystals: Sequence[Atoms]) -> None:
         """Write the final file and remove the unfinished one."""
@@ -110,12 +148,6 @@ class RunFolder:
         except Exception as error:
             raise AsegenError(f"{self.final} cannot be read ({error}); give another --out, or --overwrite") from error
         return str(first.info.get("request", ""))
-
-    def _drop_torn_line(self) -> None:
-        content = self.partial.read_bytes()
-        if content and not content.endswith(b"\n"):
-            with open(self.partial, "r+b") as stream:
-                stream.truncate(content.rfind(b"\n") + 1)
 
 
 def to_json(position: int, atoms: Atoms) -> dict[str, Any]:

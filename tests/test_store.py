@@ -34,7 +34,7 @@ def test_finished_crystals_survive_a_kill(tmp_path):
 def test_results_of_another_request_are_not_touched(tmp_path):
     run = RunFolder(tmp_path / "run", REQUEST)
     run.add([(0, random_crystal("NaCl", seed=0))])
-    with pytest.raises(AsegenError, match="another request"):
+    with pytest.raises(AsegenError, match="results of another run"):
         RunFolder(tmp_path / "run", {**REQUEST, "n": 4}).done()
     run.finish([random_crystal("NaCl", seed=0)])
     with pytest.raises(AsegenError, match="--overwrite"):

@@ -58,6 +58,7 @@ class EADCalculator(Calculator):
     # ASE asks for the energy whose derivatives the forces are by the name of free_energy.
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
     discard_results_on_any_change = True
+    energy_in_ev = False
 
     def __init__(self, target: Target | Atoms, ead: EAD | None = None, pooling: Pooling | None = None) -> None:
         if isinstance(target, Atoms):

@@ -133,6 +133,7 @@ class EnergyScoreCalculator(ScoreCalculator):
     """
 
     implemented_properties = ["energy", "forces", "stress"]
+    energy_in_ev = False  # a log-probability
 
     def __init__(self, checkpoint: str | Path | Checkpoint, sigma: float | None = None, kT: float = 1.0, device: str | None = None) -> None:
         super().__init__(checkpoint, sigma, kT, device)

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from .data import data_app
+from .relax import relax
 from .speak import speak
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
+app.command()(relax)
 
 
 def _version(asked: bool) -> None:

@@ -164,7 +164,15 @@ def row_of_atoms(atoms: Any, name: str) -> Row:
     cell = atoms.cell.array.copy()
     singular = not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-12
     frac = np.zeros((len(atoms), 3)) if singular else atoms.get_scaled_positions(wrap=False)
-    return checked_row(Row(name, cell, frac, numbers, properties))
+    info = {key: value for key, value in atoms.info.items() if isinstance(value, (str, int, float, np.integer, np.bool_))}
+    info = {key: value.item() if isinstance(value, (np.integer, np.bool_, np.floating)) else value for key, value in info.items()}
+    return checked_row(Row(name, cell, frac, numbers, properties, info=info, fixed=_fixed(atoms)))
+
+
+def _fixed(atoms: Any) -> tuple[int, ...]:
+    from ase.constraints import FixAtoms
+
+    return tuple(sorted({int(i) for c in atoms.constraints if isinstance(c, FixAtoms) for i in c.index}))
 
 
 def _results(atoms: Any) -> dict[str, float]:

@@ -45,12 +45,20 @@ class Row:
     """Why the row cannot be used; empty for a good row."""
     sample: int = 0
     """Which evaluation it belongs to, from 0, in files that hold several of the same crystals."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """Plain values of ``atoms.info`` as they were: text, whole numbers, truth values."""
+    fixed: tuple[int, ...] = ()
+    """Atoms that do not move (``FixAtoms``, selective dynamics)."""
 
     def to_atoms(self) -> Atoms:
         """The crystal with its properties as ``info``; only for a row without `error`."""
         from ase import Atoms
+        from ase.constraints import FixAtoms
 
-        return Atoms(numbers=self.numbers, scaled_positions=self.frac, cell=self.cell, pbc=True, info=dict(self.properties))
+        atoms = Atoms(numbers=self.numbers, scaled_positions=self.frac, cell=self.cell, pbc=True, info={**self.properties, **self.info})
+        if self.fixed:
+            atoms.set_constraint(FixAtoms(list(self.fixed)))
+        return atoms
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import subprocess
 import sys
 import time
 import warnings
@@ -66,6 +67,10 @@ class Workers:
         Time limit for one item.
     prepare : callable, optional
         Called in every worker before its first item, outside of the time limit: imports that take long.
+    fresh : bool
+        Start new Python processes with one thread each instead of forking: for work that differentiates with torch, which does
+        not survive a fork of a process that has done so before. Where the operating system cannot hand over a pipe (Windows),
+        the standard library's way of starting is used.
 
     Raises
     ------
@@ -79,7 +84,9 @@ class Workers:
         processes: int | None = None,
         seconds: float = 60.0,
         prepare: Callable[[], None] | None = None,
+        fresh: bool = False,
     ):
+        self.fresh = fresh and os.name == "posix"
         self.function = function
         self.processes = max(1, processes or cores())
         self.seconds = checked_limit(seconds)
@@ -100,7 +107,7 @@ class Workers:
         """(index, result or `Failure`) for every item, in the order in which they are finished."""
         waiting: deque[tuple[int, Any]] = deque(enumerate(items))
         while len(self._workers) < min(self.processes, len(items)):
-            self._workers.append(_Worker(self._context, self.function, self.prepare))
+            self._workers.append(self._worker())
         chunk = max(1, min(CHUNK, len(items) // (4 * self.processes) or 1))
         try:
             while waiting or any(w.items for w in self._workers):
@@ -138,19 +145,27 @@ class Workers:
         worker.kill()
         index, _ = worker.items.popleft()
         waiting.extendleft(reversed(worker.items))
-        self._workers[place] = _Worker(self._context, self.function, self.prepare)
+        self._workers[place] = self._worker()
         return index, failure
+
+    def _worker(self) -> _Worker:
+        return _Worker(None if self.fresh else self._context, self.function, self.prepare)
 
 
 class _Worker:
     def __init__(self, context: Any, function: Callable[[Any], Any], prepare: Callable[[], None] | None):
-        self.connection, other = context.Pipe()
-        if prepare is not None and context.get_start_method() == "fork":
-            prepare()  # what is imported before the fork is imported once for all workers
-        self.process = context.Process(target=_serve, args=(other, function, prepare, os.getpid()), daemon=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads; ours use none
-            self.process.start()
+        self.connection, other = (context or multiprocessing).Pipe()
+        self.process: Any
+        if context is None:
+            self.process = _Program(other, function, prepare)
+            self.connection.send((function, prepare))
+        else:
+            if prepare is not None and context.get_start_method() == "fork":
+                prepare()  # what is imported before the fork is imported once for all workers
+            self.process = context.Process(target=_serve, args=(other, function, prepare, os.getpid()), daemon=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads; ours use none
+                self.process.start()
         other.close()
         self.items: deque[tuple[int, Any]] = deque()
         self.since = time.monotonic()
@@ -171,6 +186,42 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.connection.close()
+
+
+class _Program:
+    """A new Python program with one thread that serves a connection; as much of a process as a worker needs."""
+
+    def __init__(self, connection: Connection, function: Callable[[Any], Any], prepare: Callable[[], None] | None):
+        handle = connection.fileno()
+        code = f"from asegen.metrics.workers import serve_connection; serve_connection({handle}, {os.getpid()})"
+        threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        self._program = subprocess.Popen(
+            [sys.executable, "-c", code], pass_fds=(handle,), env={**os.environ, **threads, "PYTHONPATH": paths}, stdin=subprocess.DEVNULL
+        )
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._program.poll()
+
+    def kill(self) -> None:
+        self._program.kill()
+
+    def join(self, timeout: float | None = None) -> None:
+        try:
+            self._program.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pass
+
+
+def serve_connection(handle: int, parent: int) -> None:
+    """Where a program started by `Workers` begins: receive the function, then serve."""
+    connection = Connection(handle)
+    try:
+        function, prepare = connection.recv()
+    except EOFError:
+        return
+    _serve(connection, function, prepare, parent)
 
 
 def _serve(connection: Connection, function: Callable[[Any], Any], prepare: Callable[[], None] | None, parent: int) -> None:

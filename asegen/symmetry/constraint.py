@@ -157,7 +157,7 @@ class SpaceGroup(FixConstraint):
 
     def adjust_stress(self, atoms: Atoms, stress: np.ndarray) -> None:
         """Keep the symmetric part of a stress, (6,), Voigt order, in place."""
-        full = torch.from_numpy(voigt_6_to_full_3x3_stress(stress))[None]
+        full = torch.from_numpy(voigt_6_to_full_3x3_stress(stress).astype(float))[None]  # potentials return float32
         cell = torch.from_numpy(atoms.cell.array.copy())[None]
         stress[:] = full_3x3_to_voigt_6_stress(self.symmetry.strains(full, cell)[0].numpy())
 
