@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..calculators import ScoreCalculator
+from ..calculators.potentials import potential as known_potential
 from ..checkpoint import load_checkpoint
 from ..devices import resolve_device
 from ..dynamics import AnnealedLangevin, Walk
@@ -50,7 +51,7 @@ def check_system(system: str, formula: list[str] | None, units: str, others: lis
     if system not in SYSTEMS:
         raise AsegenError(f"no system {system!r}; known are {', '.join(SYSTEMS)}")
     if system == "structrepdiff" and (formula or units != "1" or any(others)):
-        raise AsegenError("--system structrepdiff draws formula and cell itself: it takes no formula, units, start, group or prototypes")
+        raise AsegenError("--system structrepdiff draws formula and cell itself: no formula, units, start, group, prototypes, --relax")
     return system
 
 
@@ -67,9 +68,13 @@ def run_generate(
     overwrite: bool,
     as_json: bool,
     options: Options,
+    potential: str | None = None,
+    processes: int | None = None,
 ) -> None:
-    """Generate, write files, print a table or JSON."""
+    """Generate, write files, print a table or JSON; with a potential also relax."""
     counts = read_units(units)
+    if potential is not None:
+        known_potential(potential)  # refuse a wrong one before anything is generated
     loaded = load_checkpoint(checkpoint, resolve_device(device))
     # refuse bad requests before a folder is made
     chosen = {key: value for key, value in asdict(options).items() if key not in ("refine", "prototypes")}
@@ -106,14 +111,26 @@ def run_generate(
     rows = [summarize(atoms) for atoms in crystals]
     if folder is not None:
         _write(folder, crystals, loaded, starts[0], walks.get(starts[0].kind, full), device)
+    relaxed = None
+    if potential is not None:
+        from .polymorphs import print_polymorphs, relax_generated
+
+        identity = folder.fingerprint if folder is not None else None
+        relaxed = relax_generated(crystals, potential, out, overwrite, processes, identity)
     if as_json:
         entries = [_entry(atoms, row) for atoms, row in zip(crystals, rows, strict=True)]
         result: dict[str, Any] = {"checkpoint": loaded.name, "checkpoint_hash": loaded.hash, "seed": seed, "crystals": entries}
         result["prototypes"] = model.name if model is not None else None
         result["out"] = str(out) if out is not None else None
+        if relaxed is not None:
+            result["polymorphs"] = relaxed[1]
         print(json.dumps(result, indent=1))
         return
     console = Console()
+    if relaxed is not None:
+        print_polymorphs(*relaxed, out)
+        console.print(f"{out}/structures.extxyz   before the relaxation", highlight=False, soft_wrap=True)
+        return
     ranked = any("rank" in atoms.info for atoms in crystals)
     if ranked:
         print_ranking(crystals, rows, f"{len(crystals)} crystals, checkpoint '{loaded.name}', seed {seed}")

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from .data import data_app
-from .relax import relax
+from .relax import relax as relax_command
 from .speak import speak
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
-app.command()(relax)
+app.command("relax")(relax_command)
 
 
 def _version(asked: bool) -> None:
@@ -56,19 +56,23 @@ def generate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; without --out no file is written.")] = False,
     system: Annotated[str, typer.Option(help="diffusion, or structrepdiff: descriptors first, then positions.")] = "diffusion",
+    relax: Annotated[bool, typer.Option("--relax", help="Relax them and list the polymorphs by energy.")] = False,
+    potential: Annotated[str, typer.Option(help="For --relax: 7net-0, 7net-l3i5, chgnet.")] = "7net-0",
+    processes: Annotated[Optional[int], typer.Option(help="For --relax; default: one per core.")] = None,
 ) -> None:
     """Generate crystals of formulas, or of anything (no formula)."""
 
     def command() -> None:
         from .generate import Options, check_system, run_generate
 
-        if check_system(system, formula, units, [start, spacegroup, sites, new, refine, prototypes]) == "structrepdiff":
+        if check_system(system, formula, units, [start, spacegroup, sites, new, refine, prototypes, relax]) == "structrepdiff":
             from .structrep import run_structrep
 
             run_structrep(n, seed, out, checkpoint, steps, device, batch_size, overwrite, json_)
             return
         options = Options(start, spacegroup, sites, new, diversity, refine, prototypes)
-        run_generate(formula or None, n, units, seed, out, checkpoint, steps, device, batch_size, overwrite, json_, options)
+        chosen = (device, batch_size, overwrite, json_, options, potential if relax else None, processes)
+        run_generate(formula or None, n, units, seed, out, checkpoint, steps, *chosen)
 
     speak(command)
 

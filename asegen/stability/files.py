@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -32,8 +33,9 @@ def relax_file(
     processes: int | None = None,
     progress: Progress | None = None,
     on_result: Callable[[dict[str, Any]], None] | None = None,
+    identity: str | None = None,
     **settings: Any,
-) -> tuple[list[dict[str, Any]], list[Atoms | None]]:
+) -> tuple[list[dict[str, Any]], list[Relaxed | None]]:
     """Relax all crystals of a file.
 
     Parameters
@@ -50,13 +52,15 @@ def relax_file(
         See :func:`asegen.stability.relax.relax`.
     on_result : callable, optional
         Gets every row.
+    identity : str, optional
+        What makes the crystals known again by a run that goes on. Default: the crystals, to the last bit.
 
     Returns
     -------
     rows : list of dict
         One for each crystal: ``position``, ``name`` and the numbers of :class:`Relaxed`.
-    atoms : list of Atoms or None
-        The relaxed crystals, with results; None where there is none.
+    relaxed : list of Relaxed or None
+        The results themselves, without path where they come from disk; None for a row that is no crystal.
 
     Raises
     ------
@@ -73,15 +77,14 @@ def relax_file(
     keep = bool(settings.pop("path", out is not None))
     journal = None
     if out is not None:
-        journal = Journal(Path(out) / RESULTS, {"relax": structures_of(given), "potential": model.name, **settings})
+        journal = Journal(Path(out) / RESULTS, {"relax": identity or structures_of(given), "potential": model.name, **settings})
         open_folder(out, (RESULTS, "structures.extxyz"), overwrite)
     rows: dict[int, dict[str, Any]] = {}
-    atoms: dict[int, Atoms] = {}
+    results: dict[int, Relaxed] = {}
     for entry in journal.entries() if journal is not None else ():
-        place, found = entry["row"]["position"], entry["atoms"]
+        place = entry["row"]["position"]
         rows[place] = entry["row"]
-        if found is not None:
-            atoms[place] = with_results(from_json(found)[1], entry["results"])
+        results[place] = _relaxed(entry, given.rows[place].to_atoms())
     for i in range(len(given)):
         if not given.good[i] and i not in rows:
             rows[i] = {"position": i, "name": given.rows[i].name, "reason": given.rows[i].error, "converged": False}
@@ -91,8 +94,7 @@ def relax_file(
     for place, result in relax_each(starts, model, processes=processes, path=keep, **settings):
         i = todo[place]
         rows[i] = {"position": i, "name": given.rows[i].name, **result.row()}
-        if result.energy is not None:
-            atoms[i] = result.atoms
+        results[i] = result
         if journal is not None:
             if result.path:
                 write_path(Path(out) / "paths" / f"{file_name(result.start, i)}.traj", result.path)  # type: ignore[arg-type]
@@ -103,8 +105,9 @@ def relax_file(
         if on_result is not None:
             on_result(rows[i])
     if out is not None:
-        write_extxyz(Path(out) / "structures.extxyz", [labelled(atoms[i], rows[i]) for i in sorted(atoms)])
-    return [rows[i] for i in range(len(given))], [atoms.get(i) for i in range(len(given))]
+        good = [i for i in sorted(results) if results[i].energy is not None]
+        write_extxyz(Path(out) / "structures.extxyz", [labelled(results[i].atoms, rows[i]) for i in good])
+    return [rows[i] for i in range(len(given))], [results.get(i) for i in range(len(given))]
 
 
 def structures_of(given: CrystalSet) -> list[str]:
@@ -132,7 +135,7 @@ def open_folder(out: str | Path, ours: Sequence[str], overwrite: bool) -> Path:
 
 
 def labelled(atoms: Atoms, row: dict[str, Any]) -> Atoms:
-    """A relaxed crystal with what belongs to it in ``info``."""
+    """A relaxed crystal, its results kept, with what belongs to it in ``info``."""
     labels = ("converged", "energy_per_atom", "energy_gain", "spacegroup", "potential", "scale")
     atoms.info.update({"material_id": row["name"], **{key: row[key] for key in labels}})
     return atoms
@@ -158,12 +161,6 @@ def write_path(path: Path, steps: Sequence[Atoms]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def with_results(atoms: Atoms, results: dict[str, Any]) -> Atoms:
-    """A crystal with the results that were kept beside it."""
-    atoms.calc = SinglePointCalculator(atoms, **results)
-    return atoms
-
-
 def results_of(atoms: Atoms) -> dict[str, Any]:
     """Energy, forces and stress as plain values."""
     values = {key: atoms.calc.results[key] for key in ("energy", "free_energy", "forces", "stress") if key in atoms.calc.results}
@@ -174,3 +171,14 @@ def _entry(place: int, row: dict[str, Any], result: Relaxed) -> dict[str, Any]:
     if result.energy is None:
         return {"row": row, "atoms": None, "results": None}
     return {"row": row, "atoms": to_json(place, result.atoms), "results": results_of(result.atoms)}
+
+
+def _relaxed(entry: dict[str, Any], start: Atoms) -> Relaxed:
+    """The result that :func:`_entry` kept."""
+    numbers = {key: value for key, value in entry["row"].items() if key in Relaxed.__dataclass_fields__}
+    atoms = start.copy()
+    atoms.set_constraint()
+    if entry["atoms"] is not None:
+        atoms = from_json(entry["atoms"])[1]
+        atoms.calc = SinglePointCalculator(atoms, **{key: np.asarray(value)[()] for key, value in entry["results"].items()})
+    return Relaxed(start=start, atoms=atoms, **numbers)

@@ -16,7 +16,7 @@ _NOISE = 5e-5  # eV; energies of potentials in float32 wobble by so much
 class TrustBFGS(Optimizer):
     """BFGS with a trust radius.
 
-    A step is the minimum of the quadratic model inside the trust radius, negative curvatures turned round. Where the energy
+    A step is the minimum of the quadratic model inside the trust radius; Powell's damping keeps the model convex. Where the energy
     rises the step is taken back, the radius shrinks, and what was learned stays in the Hessian. So it is as fast as BFGS near a
     minimum and does not run away from a bad start.
 
@@ -32,7 +32,7 @@ class TrustBFGS(Optimizer):
 
     References
     ----------
-    Nocedal and Wright, Numerical Optimization (2006), chapters 4 and 6.
+    Nocedal and Wright, Numerical Optimization (2006), chapters 4, 6 and 18 (damping).
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TrustBFGS(Optimizer):
         self._best = (x, energy, gradient)
         values, vectors = np.linalg.eigh(self.hessian)
         inner = vectors.T @ gradient
-        dx = -vectors @ (inner / np.maximum(np.abs(values), 0.05))
+        dx = -vectors @ (inner / np.maximum(values, 0.05))
         fraction = self._fraction(dx)
         if fraction > self.radius:
             dx = dx * (self.radius / fraction)
@@ -95,6 +95,10 @@ class TrustBFGS(Optimizer):
             return
         h = self.hessian @ dx
         a, b = float(dx @ dg), float(dx @ h)
-        if abs(a) < 1e-10 or abs(b) < 1e-10:
+        if b < 1e-12:
             return
+        if a < 0.2 * b:  # Powell's damping: where the landscape curves down, the model stays convex
+            part = 0.8 * b / (b - a)
+            dg = part * dg + (1 - part) * h
+            a = float(dx @ dg)
         self.hessian += np.outer(dg, dg) / a - np.outer(h, h) / b
