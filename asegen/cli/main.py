@@ -8,7 +8,9 @@ from typing import Annotated, Optional
 import typer
 
 from .data import data_app
+from .export import collect, export
 from .relax import relax as relax_command
+from .screen import screen as screen_command
 from .speak import speak
 
 app = typer.Typer(
@@ -20,6 +22,9 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command("relax")(relax_command)
+app.command()(export)
+app.command()(collect)
+app.command("screen")(screen_command)
 
 
 def _version(asked: bool) -> None:

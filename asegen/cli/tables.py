@@ -47,3 +47,18 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, str
         console.print(f"… and {len(rows) - _MOST} more")
     for row in [row for row in rows if row.get("reason")][:20]:
         console.print(f"{row['position']} ({row['name']}): {row['reason']}", highlight=False, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each stage of a run; gives a function of (stage, done, all)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total)
+            progress.update(tasks[stage], completed=done, total=total)
+
+        yield tell
