@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ _INSTALL = {"sevenn": "pip install 'asegen[potentials]'", "chgnet": "pip install
 class Potential:
     """An interatomic potential and what must be known about its energies.
 
-    Made by :func:`potential`. Can be sent to another process, where the calculator is made anew.
+    Made by :func:`potential`. Can be sent to another process (`portable`), where a named calculator is made anew.
     """
 
     name: str
@@ -56,6 +57,19 @@ class Potential:
     def calculator(self) -> BaseCalculator:
         """The ASE calculator; one per process, so weights are loaded once."""
         return self.given if self.given is not None else _packaged(self.name, self.device)
+
+    @property
+    def portable(self) -> bool:
+        """Whether it can be sent to another process: not a calculator of the running script, nor one that holds functions."""
+        if self.given is None:
+            return True
+        if type(self.given).__module__ == "__main__":
+            return False
+        try:
+            ForkingPickler.dumps(self.given)
+        except Exception:  # whatever the calculator holds raises what it likes
+            return False
+        return True
 
     def refusal(self, atoms: Atoms) -> str | None:
         """Why the potential cannot treat a crystal (an element it does not know), or None."""

@@ -9,6 +9,7 @@ import typer
 
 from .data import data_app
 from .export import collect, export
+from .phonons import phonons
 from .relax import relax as relax_command
 from .screen import screen as screen_command
 from .speak import speak
@@ -24,6 +25,7 @@ app.add_typer(data_app, name="data")
 app.command("relax")(relax_command)
 app.command()(export)
 app.command()(collect)
+app.command()(phonons)
 app.command("screen")(screen_command)
 
 

@@ -148,8 +148,8 @@ def relax(
     potential : str, ASE calculator or Potential
         See :func:`asegen.calculators.potentials.potential`.
     processes : int, optional
-        Processes with one thread each. Default: one per core for several crystals; one crystal, and calculators that are
-        defined in the running script, are relaxed in this process.
+        Processes with one thread each. Default: one per core for several crystals; one crystal, and crystals
+        with a calculator that cannot be sent to another process (`Potential.portable`), are relaxed in this one.
     progress : callable, optional
         Gets (crystals finished, all).
     **settings
@@ -203,8 +203,8 @@ def _relaxations(
         raise StabilityError(f"no setting {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
     settings = Settings(**options)
     model = potential(which)
-    processes = min(len(crystals), 1 if _lives_here(model) else processes or cores())
-    if processes <= 1:
+    processes = min(len(crystals), processes or cores())
+    if processes <= 1 or not model.portable:
         for index, atoms in enumerate(crystals):
             yield index, relax_one(atoms, model, settings)
         return
@@ -408,11 +408,6 @@ def _fixes(atoms: Atoms) -> bool:
     from ase.constraints import FixAtoms
 
     return any(isinstance(c, FixAtoms) for c in atoms.constraints)
-
-
-def _lives_here(model: Potential) -> bool:
-    """Whether the calculator exists only in this process: its class is defined in the running script."""
-    return model.given is not None and type(model.given).__module__ == "__main__"
 
 
 def _prepare(model: Potential) -> None:
