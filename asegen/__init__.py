@@ -21,6 +21,7 @@ _HOMES = {
     "EADCalculator": "calculators",
     "EnergyScoreCalculator": "calculators",
     "ScoreCalculator": "calculators",
+    "potential": "calculators",
     "CrystalBatch": "crystals",
     "free_crystal": "generation",
     "generate": "generation",
@@ -46,11 +47,12 @@ __all__ = [
     "generate",
     "load_checkpoint",
     "load_prototypes",
+    "potential",
     "random_crystal",
 ]
 
 if TYPE_CHECKING:
-    from .calculators import EADCalculator, EnergyScoreCalculator, ScoreCalculator
+    from .calculators import EADCalculator, EnergyScoreCalculator, ScoreCalculator, potential
     from .checkpoint import load_checkpoint
     from .crystals import CrystalBatch
     from .dynamics import AnnealedLangevin, CrystalBasinHopping, ReverseODE, ScoreFilter, Walk

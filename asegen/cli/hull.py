@@ -82,7 +82,7 @@ def _run(
     given = crystal_set(file)
     if not len(given):
         raise DataError(f"{file} holds no crystals")
-    model = potential_of(potential)
+    model = potential_of(potential) if reference is None else None
     err = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     store = Cache(cache, keep=not no_cache) if reference is None else None
@@ -98,7 +98,7 @@ def _run(
             progress=lambda done, total: bar.update(phases, completed=done, total=total, visible=True),
         )
         results = hull_distance(
-            given, model, known, progress=lambda done, total: bar.update(crystals, completed=done, total=total), **options
+            given, potential, known, progress=lambda done, total: bar.update(crystals, completed=done, total=total), **options
         )
     written = _write(results, known, out, stable_below) if out is not None else []
     if store is not None:

@@ -10,8 +10,8 @@ import typer
 from .data import data_app
 from .export import collect, export
 from .phonons import phonons
-from .relax import relax as relax_command
-from .screen import screen as screen_command
+from .relax import relax
+from .screen import screen
 from .speak import speak
 
 app = typer.Typer(
@@ -22,11 +22,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
-app.command("relax")(relax_command)
-app.command()(export)
-app.command()(collect)
-app.command()(phonons)
-app.command("screen")(screen_command)
 
 
 def _version(asked: bool) -> None:
@@ -63,7 +58,7 @@ def generate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; without --out no file is written.")] = False,
     system: Annotated[str, typer.Option(help="diffusion, or structrepdiff: descriptors first, then positions.")] = "diffusion",
-    relax: Annotated[bool, typer.Option("--relax", help="Relax them and list the polymorphs by energy.")] = False,
+    relax_: Annotated[bool, typer.Option("--relax", help="Relax them and list the polymorphs by energy.")] = False,
     potential: Annotated[str, typer.Option(help="For --relax: 7net-0, 7net-l3i5, chgnet.")] = "7net-0",
     processes: Annotated[Optional[int], typer.Option(help="For --relax; default: one per core.")] = None,
 ) -> None:
@@ -72,16 +67,21 @@ def generate(
     def command() -> None:
         from .generate import Options, check_system, run_generate
 
-        if check_system(system, formula, units, [start, spacegroup, sites, new, refine, prototypes, relax]) == "structrepdiff":
+        if check_system(system, formula, units, [start, spacegroup, sites, new, refine, prototypes, relax_]) == "structrepdiff":
             from .structrep import run_structrep
 
             run_structrep(n, seed, out, checkpoint, steps, device, batch_size, overwrite, json_)
             return
         options = Options(start, spacegroup, sites, new, diversity, refine, prototypes)
-        chosen = (device, batch_size, overwrite, json_, options, potential if relax else None, processes)
+        chosen = (device, batch_size, overwrite, json_, options, potential if relax_ else None, processes)
         run_generate(formula or None, n, units, seed, out, checkpoint, steps, *chosen)
 
     speak(command)
+
+
+# in the order in which they are used
+for _command in (relax, phonons, screen, export, collect):
+    app.command()(_command)
 
 
 @app.command()
