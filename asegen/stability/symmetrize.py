@@ -9,6 +9,9 @@ from ase.constraints import FixAtoms
 
 from ..errors import AsegenError
 from ..symmetry.constraint import SpaceGroup
+from ..symmetry.finding import fit_of_operations
+from ..symmetry.groups import space_group
+from ..symmetry.tables import symmetry_of_atoms
 
 EXACT = 0.01
 """Symprec, Å, at which the group of a start is found."""
@@ -66,12 +69,18 @@ def group_of(atoms: Atoms, symprec: float) -> SpaceGroup | None:
         return None
     if found is None or len(np.unique(found.rotations, axis=0)) * _centrings(found) <= 1:
         return None
+    group = space_group(int(found.number))
     try:
-        return SpaceGroup(
-            int(found.number), atoms, tolerance=max(0.3, 3 * symprec), operations=(found.rotations, np.asarray(found.translations))
-        )
+        fit = fit_of_operations((found.rotations, found.translations), atoms, max(0.3, 3 * symprec))
     except AsegenError:
         return None
+    assert fit.image is not None
+    symmetry = symmetry_of_atoms(atoms.get_scaled_positions(wrap=False), fit.rotations, fit.translations, fit.image)
+    symbols = atoms.get_chemical_symbols()
+    sites = [(symbols[i], group.position(found.wyckoffs[i]).label) for i in symmetry.first.tolist()]
+    constraint = SpaceGroup.of_symmetry(group, symmetry, atoms.numbers, sites)
+    constraint.snap(atoms)
+    return constraint
 
 
 def _centrings(found: spglib.SpglibDataset) -> int:
