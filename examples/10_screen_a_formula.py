@@ -11,7 +11,8 @@ crystals = generate("NaCl", n=6, seed=0)
 found = screen(crystals, "7net-0", hull=False, phonons=1)
 for number in found.best:
     row = found.rows[number]
-    print(f"{row['formula']} {row['spacegroup']:>3}  {1000 * row['above_lowest']:6.1f} meV/atom  lowest mode {row.get('min_frequency')} THz")
+    mode = row.get("min_frequency", "not computed")
+    print(f"{row['formula']} {row['spacegroup']:>3}  {1000 * row['above_lowest']:6.1f} meV/atom  lowest mode (THz): {mode}")
 
 # the same steps, one by one; each crystal stays an ase.Atoms with its energy
 relaxed = relax(crystals, "7net-0", processes=1)

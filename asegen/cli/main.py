@@ -9,6 +9,7 @@ import typer
 
 from .data import data_app
 from .export import collect, export
+from .hull import hull
 from .phonons import phonons
 from .relax import relax
 from .screen import screen
@@ -80,7 +81,7 @@ def generate(
 
 
 # in the order in which they are used
-for _command in (relax, phonons, screen, export, collect):
+for _command in (relax, hull, phonons, screen, export, collect):
     app.command()(_command)
 
 
