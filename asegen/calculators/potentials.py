@@ -159,7 +159,7 @@ def evaluate(atoms: Atoms) -> Evaluation:
         The potential fails, or returns something that is not a number.
     """
     try:
-        with quiet():
+        with quiet(), one_thread():
             # the energy whose derivatives the forces are
             energy = float(atoms.get_potential_energy(force_consistent=_has_free_energy(atoms.calc)))
             forces = np.array(atoms.get_forces(apply_constraint=False), dtype=float)
@@ -178,6 +178,20 @@ def quiet() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def one_thread() -> Any:
+    """With torch on one thread: a second one gains nothing for crystals, and where cores are busy it costs a factor of forty."""
+    before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

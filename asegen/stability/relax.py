@@ -203,7 +203,8 @@ def _relaxations(
         raise StabilityError(f"no setting {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
     settings = Settings(**options)
     model = potential(which)
-    processes = min(len(crystals), processes or cores())
+    # a GPU is one device, however many cores there are
+    processes = min(len(crystals), processes or (cores() if model.device == "cpu" else 1))
     if processes <= 1 or not model.portable:
         for index, atoms in enumerate(crystals):
             yield index, relax_one(atoms, model, settings)
@@ -291,7 +292,7 @@ class _Run:
                     self.path.append(_with_results(atoms, found.energy, found.forces, found.stress))
                 done = self.residuals[0] < limits[0] and self.residuals[1] < limits[1]
                 if number % _WATCH == 0 or done:
-                    if (complaint := watch.complaint(atoms)) is not None:
+                    if (complaint := watch.complaint(atoms, done)) is not None:
                         raise PotentialError(f"{complaint} after {number} steps")
                     sane = (atoms.positions.copy(), atoms.cell.array.copy())
                 if done:

@@ -92,18 +92,25 @@ class Watch:
         self._most = _VANISHED * max(usual, atoms.get_volume())
         self._radii = covalent_radii[atoms.numbers]
         self._nearest = 2 * COLLAPSE * float(self._radii.max())
+        # a random start may have atoms that are too close: they must come apart, not closer
+        self._start = min(COLLAPSE, 0.9 * float(self._ratios(atoms)[2].min(initial=np.inf)))
 
-    def complaint(self, atoms: Atoms) -> str | None:
-        """What is wrong, or None."""
+    def complaint(self, atoms: Atoms, final: bool = False) -> str | None:
+        """What is wrong, or None; the final state must have no atoms too close, whatever the start had."""
         volume = atoms.get_volume()
         if volume > self._most:
             return f"flew apart ({volume / len(atoms):.0f} Å³ per atom)"
         if volume < 0.5 * len(atoms):
             return f"collapsed ({volume / len(atoms):.2f} Å³ per atom)"
-        first, second, distance = pairs(atoms, self._nearest)
-        close = distance < COLLAPSE * (self._radii[first] + self._radii[second])
-        if close.any():
-            k = int(np.flatnonzero(close)[distance[close].argmin()])
-            a, b = (chemical_symbols[atoms.numbers[i]] for i in (first[k], second[k]))
-            return f"collapsed ({a} and {b} are {distance[k]:.2f} Å apart)"
+        first, second, ratio = self._ratios(atoms)
+        if len(ratio) and ratio.min() < (COLLAPSE if final else self._start):
+            k = int(ratio.argmin())
+            i, j = int(first[k]), int(second[k])
+            a, b = (chemical_symbols[atoms.numbers[n]] for n in (i, j))
+            return f"collapsed ({a} and {b} are {ratio[k] * (self._radii[i] + self._radii[j]):.2f} Å apart)"
         return None
+
+    def _ratios(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Close pairs and their distances over the sums of covalent radii."""
+        first, second, distance = pairs(atoms, self._nearest)
+        return first, second, distance / (self._radii[first] + self._radii[second])
