@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import io
 import json
+import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class Potential:
         if type(self.given).__module__ == "__main__":
             return False
         try:
-            ForkingPickler.dumps(self.given)
+            pickle.dumps(self.given)  # in memory, as workers get it
         except Exception:  # whatever the calculator holds raises what it likes
             return False
         return True

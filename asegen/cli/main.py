@@ -13,6 +13,7 @@ from .hull import hull
 from .phonons import phonons
 from .relax import relax
 from .screen import screen
+from .search import search
 from .speak import speak
 
 app = typer.Typer(
@@ -81,7 +82,7 @@ def generate(
 
 
 # in the order in which they are used
-for _command in (relax, hull, phonons, screen, export, collect):
+for _command in (relax, hull, phonons, screen, search, export, collect):
     app.command()(_command)
 
 

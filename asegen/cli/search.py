@@ -16,6 +16,7 @@ def search(
     method: Annotated[str, typer.Option(help="Where the starts come from: random (AIRSS-like), score, prototypes.")] = "random",
     units: Annotated[int, typer.Option(help="Formula units in the cell.")] = 1,
     symmetric_share: Annotated[float, typer.Option(help="Share of the random starts that have a space group, 0 to 1.")] = 0.5,
+    volumes: Annotated[tuple[float, float], typer.Option(help="Of random starts, over the estimate from radii.")] = (0.4, 1.2),
     potential: Annotated[str, typer.Option(help="7net-0, 7net-l3i5, chgnet.")] = "7net-0",
     checkpoint: Annotated[str, typer.Option(help="Of the models; packaged name or file.")] = "default",
     seed: Annotated[int, typer.Option(help="The same seed gives the same starts.")] = 0,
@@ -34,6 +35,7 @@ def search(
         options: dict[str, Any] = {
             "units": units,
             "symmetric_share": symmetric_share,
+            "volumes": volumes,
             "potential": potential,
             "checkpoint": checkpoint,
             "seed": seed,

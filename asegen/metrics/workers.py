@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -158,7 +159,7 @@ class _Worker:
         self.process: Any
         if context is None:
             self.process = _Program(other, function, prepare)
-            self.connection.send((function, prepare))
+            _send(self.connection, (function, prepare))
         else:
             if prepare is not None and context.get_start_method() == "fork":
                 prepare()  # what is imported before the fork is imported once for all workers
@@ -178,7 +179,7 @@ class _Worker:
         self.items.extend(items)
         self.since = time.monotonic()
         try:
-            self.connection.send([item for _, item in items])
+            _send(self.connection, [item for _, item in items])
         except OSError:
             pass  # a dead worker is noticed when its answer is waited for
 
@@ -224,6 +225,11 @@ def serve_connection(handle: int, parent: int) -> None:
     _serve(connection, function, prepare, parent)
 
 
+def _send(connection: Connection, message: Any) -> None:
+    """As ``connection.send``, with tensors by value: torch would send handles to memory that only a forked process can open."""
+    connection.send_bytes(pickle.dumps(message))
+
+
 def _serve(connection: Connection, function: Callable[[Any], Any], prepare: Callable[[], None] | None, parent: int) -> None:
     warnings.filterwarnings("ignore")
     try:
@@ -242,6 +248,6 @@ def _serve(connection: Connection, function: Callable[[Any], Any], prepare: Call
                     result = function(item)
                 except Exception as error:
                     result = Failure(f"{type(error).__name__}: {error}".strip())
-                connection.send(result)
+                _send(connection, result)
     except (EOFError, OSError, KeyboardInterrupt):
         return

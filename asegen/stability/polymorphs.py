@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,13 +9,11 @@ from ase import Atoms
 
 from ..errors import StabilityError
 from ..metrics.cache import Cache
-from ..metrics.crystalset import crystal_set, reduced_formula
-from ..metrics.pairs import PYMATGEN, Comparer
+from ..metrics.crystalset import reduced_formula
 from ..report import space_group
+from .distinct import leaders
 from .relax import Relaxed
 
-SAME_ENERGY = 1e-3
-"""eV/atom; crystals that differ by more are not the same."""
 _STRICT = 0.01  # symprec, Å: relaxed crystals lie exactly on their groups
 
 
@@ -74,24 +71,11 @@ def polymorphs(relaxed: Sequence[Relaxed], *, cache: Cache | None = None, proces
         names = ", ".join(sorted(name for name, _ in scales))
         raise StabilityError(f"energies of different potentials cannot be ranked together ({names}); relax all crystals with one")
     place.sort(key=lambda i: relaxed[i].energy_per_atom or 0.0)
-    given = crystal_set([relaxed[i].atoms for i in place])
-    formulas = [reduced_formula(row.numbers) for row in given]
+    formulas = [reduced_formula(relaxed[i].start.numbers) for i in place]
     groups = [space_group(relaxed[i].atoms, _STRICT) for i in place]
     energies = [relaxed[i].energy_per_atom or 0.0 for i in place]
-    kinds: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for k, i in enumerate(place):
-        kinds[(formulas[k], groups[k], relaxed[i].converged)].append(k)
-    pairs = [
-        (a, b)
-        for members in kinds.values()
-        for n, a in enumerate(members)
-        for b in members[n + 1 :]
-        if energies[b] - energies[a] < SAME_ENERGY
-    ]
-    same = _same(pairs, given, cache, processes)
-    first: dict[int, int] = {}
-    for k in range(len(place)):  # in the order of energy: the first of its kind is the lowest
-        first[k] = next((a for a in range(k) if first[a] == a and (a, k) in same), k)
+    kinds = [(formula, group, relaxed[i].converged) for formula, group, i in zip(formulas, groups, place, strict=True)]
+    first = leaders([relaxed[i].atoms for i in place], energies, kinds, cache=cache, processes=processes)
     order = list(dict.fromkeys(reduced_formula(one.start.numbers) for one in relaxed))
     lowest: dict[object, float] = {}
     for k, formula in enumerate(formulas):
@@ -99,7 +83,7 @@ def polymorphs(relaxed: Sequence[Relaxed], *, cache: Cache | None = None, proces
     found = [
         Polymorph(
             relaxed=relaxed[place[k]],
-            members=tuple(sorted(place[b] for b, a in first.items() if a == k)),
+            members=tuple(sorted(place[b] for b, a in enumerate(first) if a == k)),
             above_lowest=energies[k] - lowest[formulas[k]],
             spacegroup=groups[k],
         )
@@ -108,15 +92,3 @@ def polymorphs(relaxed: Sequence[Relaxed], *, cache: Cache | None = None, proces
     ]
     rank = {formula: number for number, formula in enumerate(order)}
     return sorted(found, key=lambda one: rank[reduced_formula(one.relaxed.start.numbers)])
-
-
-def _same(pairs: list[tuple[int, int]], given: object, cache: Cache | None, processes: int | None) -> set[tuple[int, int]]:
-    """The pairs that StructureMatcher matches."""
-    if not pairs:
-        return set()
-    crystals = crystal_set(given)  # type: ignore[arg-type]
-    comparer = Comparer(cache or Cache(keep=False), processes)
-    reduced = comparer.reduced(crystals, sorted({k for pair in pairs for k in pair}))
-    usable = [(a, b) for a, b in pairs if a in reduced and b in reduced]
-    items = [(crystals.keys[a], reduced[a], crystals.keys[b], reduced[b]) for a, b in usable]
-    return {pair for pair, equal in zip(usable, comparer.fit(items, PYMATGEN, "comparing polymorphs"), strict=True) if equal}

@@ -18,12 +18,13 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
 
-from asegen import EADCalculator, ScoreCalculator
+from asegen import EADCalculator, ScoreCalculator, SpaceGroup
 from asegen.calculators.potentials import MP2020, RAW_PBE, evaluate, potential
 from asegen.errors import AsegenError, DataError, NoEnergyError, PotentialError, StabilityError
 from asegen.stability import Relaxed, relax
 from asegen.stability.files import relax_file
 from asegen.stability.relax import displacement
+from asegen.stability.sanity import Watch
 
 
 class Broken(Calculator):
@@ -146,6 +147,22 @@ def test_a_crystal_that_collapses_or_flies_apart_is_stopped():
     large = Attraction()
     large.sign = -1.0
     assert relax([copper()], large, processes=1)[0].reason.startswith("stopped: flew apart")
+
+
+def test_a_relaxed_crystal_has_no_atoms_inside_each_other():
+    watch = Watch(bulk("Cu", a=2.5))  # a start may be too close, as a random one is
+    assert watch.complaint(bulk("Cu", a=2.5)) is None
+    assert "Cu and Cu are 1.77 Å apart" in watch.complaint(bulk("Cu", a=2.5), final=True)
+    assert Watch(bulk("U", "bcc", a=3.2)).complaint(bulk("U", "bcc", a=3.2), final=True) is None
+    assert "Cu and Cu are 1.20 Å apart" in Watch(bulk("Cu")).complaint(bulk("Cu", a=1.7))
+
+
+def test_constraints_and_tensors_reach_other_processes():
+    crystals = [copper(1.03), copper(1.02)]
+    for atoms in crystals:
+        atoms.set_constraint(SpaceGroup("P4/mmm", atoms))
+    found = relax(crystals, EMT(), processes=2)
+    assert all(one.ok and one.spacegroup == 225 for one in found)
 
 
 def test_a_lost_worker_costs_one_crystal():
