@@ -13,6 +13,7 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 
 from .checkpoint import replacing
 from .errors import AsegenError
@@ -151,14 +152,18 @@ class RunFolder:
 
 
 def to_json(position: int, atoms: Atoms) -> dict[str, Any]:
-    """One crystal as plain JSON, exact to the last bit."""
+    """One crystal as plain JSON, exact to the last bit: with its arrays (moments, tags) and fixed atoms."""
     info = {k: v for k, v in atoms.info.items() if isinstance(v, (str, int, float, bool, list))}
+    arrays = {k: v.tolist() for k, v in atoms.arrays.items() if k not in ("numbers", "positions")}
+    fixed = sorted({int(i) for c in atoms.constraints if isinstance(c, FixAtoms) for i in c.index})
+    more = {key: value for key, value in (("arrays", arrays), ("fixed", fixed)) if value}
     return {
         "position": position,
         "numbers": atoms.numbers.tolist(),
         "cell": atoms.cell.array.tolist(),
         "positions": atoms.positions.tolist(),
         "info": info,
+        **more,
     }
 
 
@@ -166,4 +171,8 @@ def from_json(entry: dict[str, Any]) -> tuple[int, Atoms]:
     """Inverse of :func:`to_json`."""
     atoms = Atoms(numbers=entry["numbers"], positions=np.array(entry["positions"]), cell=entry["cell"], pbc=True)
     atoms.info.update(entry["info"])
+    for name, values in entry.get("arrays", {}).items():
+        atoms.set_array(name, np.array(values))
+    if entry.get("fixed"):
+        atoms.set_constraint(FixAtoms(entry["fixed"]))
     return entry["position"], atoms

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.data import chemical_symbols
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from ..devices import resolve_device
 from ..errors import MissingPackageError, NoEnergyError, PotentialError
@@ -40,7 +42,7 @@ class Potential:
     """
 
     name: str
-    """``"7net-0"``, or the class name and a hash of the parameters of a calculator given."""
+    """``"7net-0"``, or the class name and a hash of what a calculator given held when it was first seen."""
     scale: str
     """Energy scale: `RAW_PBE`, `MP2020`, or one of the calculator's own. Energies of different scales are never compared."""
     elements: frozenset[int] | None = None
@@ -146,12 +148,19 @@ def potential(which: str | BaseCalculator | Potential = "7net-0", *, scale: str 
         raise NoEnergyError(f"{kind} has no energy; relaxation, hulls and phonons need one: give a potential such as '7net-0'")
     if not getattr(which, "energy_in_ev", True):
         raise NoEnergyError(f"the energy of {kind} is not in eV; relaxation, hulls and phonons need a potential such as '7net-0'")
-    name = f"{kind}-{_hash_of(which)}"
+    name = f"{kind}-{_identity(which)}"
     return Potential(name, scale or f"own:{name}", given=which, device="cpu")
 
 
-def evaluate(atoms: Atoms) -> Evaluation:
+def evaluate(atoms: Atoms, stress: bool = True) -> Evaluation:
     """Energy, forces and stress of a crystal with its calculator, checked; constraints are left to the caller.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        With a calculator.
+    stress : bool
+        Whether the stress is needed; if not, it is not asked for, and zero.
 
     Raises
     ------
@@ -163,13 +172,18 @@ def evaluate(atoms: Atoms) -> Evaluation:
             # the energy whose derivatives the forces are
             energy = float(atoms.get_potential_energy(force_consistent=_has_free_energy(atoms.calc)))
             forces = np.array(atoms.get_forces(apply_constraint=False), dtype=float)
-            stress = np.array(atoms.get_stress(apply_constraint=False), dtype=float)
+            pull = np.array(atoms.get_stress(apply_constraint=False), dtype=float) if stress else np.zeros(6)
     except Exception as error:
         raise PotentialError(f"the potential failed: {type(error).__name__}: {error}".rstrip(": ")) from error
-    what = [word for word, value in (("energy", energy), ("forces", forces), ("stress", stress)) if not np.isfinite(value).all()]
+    if pull.shape == (3, 3):
+        pull = full_3x3_to_voigt_6_stress(pull)
+    if forces.shape != (len(atoms), 3) or pull.shape != (6,):
+        shapes = f"forces of shape {forces.shape} and a stress of shape {pull.shape}"
+        raise PotentialError(f"the potential returned {shapes} for {len(atoms)} atoms")
+    what = [word for word, value in (("energy", energy), ("forces", forces), ("stress", pull)) if not np.isfinite(value).all()]
     if what:
         raise PotentialError(f"the potential returned no finite number for {' and '.join(what)}")
-    return Evaluation(energy, forces, stress)
+    return Evaluation(energy, forces, pull)
 
 
 @contextlib.contextmanager
@@ -251,7 +265,21 @@ def _has_free_energy(calculator: Any) -> bool:
     return "free_energy" in getattr(calculator, "implemented_properties", ())
 
 
-def _hash_of(calculator: Any) -> str:
-    """Short hash of a calculator's parameters, so that two of a class are told apart."""
-    values = {key: value for key, value in vars(calculator).items() if key == "parameters" or isinstance(value, (int, float, str, bool))}
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=repr).encode()).hexdigest()[:8]
+# what a calculator was when it was first seen: using one may leave traces in it
+_seen: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def _identity(calculator: Any) -> str:
+    """Short hash of all that a calculator holds but results; of one that cannot be written down, a name that is never given twice."""
+    try:
+        if calculator in _seen:
+            return _seen[calculator]
+        content = {key: value for key, value in vars(calculator).items() if key not in ("atoms", "results")}
+        try:
+            found = hashlib.sha256(pickle.dumps(content)).hexdigest()[:8]  # in memory only
+        except Exception:  # whatever the calculator holds raises what it likes
+            found = uuid4().hex[:8]
+        _seen[calculator] = found
+    except TypeError as error:  # it is not hashable, or has no attributes of its own
+        raise PotentialError(f"{type(calculator).__name__} cannot be told from other calculators of its class ({error})") from error
+    return found

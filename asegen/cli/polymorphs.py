@@ -43,8 +43,9 @@ def print_polymorphs(found: list[Polymorph], rows: list[dict[str, Any]], results
     console = Console()
     table = Table(title=f"{len(found)} polymorphs, energies of {name} ({scale})", title_justify="left")
     for heading in ("#", "formula", "meV/atom", "space group", "Å³/atom", "found"):
-        table.add_column(heading, justify="left" if heading in ("formula", "space group") else "right", no_wrap=True)
-    table.add_column("began as", no_wrap=True)
+        justify: Any = "left" if heading in ("formula", "space group") else "right"
+        table.add_column(heading, justify=justify, no_wrap=True, min_width=len(heading) + 1)
+    table.add_column("began as", no_wrap=True, overflow="ellipsis")
     for number, (one, row) in enumerate(zip(found, rows, strict=True)):
         group = f"{space_group(one.spacegroup).symbol} ({one.spacegroup})" if one.spacegroup else "?"
         style = None if one.relaxed.converged else "red"

@@ -21,7 +21,7 @@ def relax(
     time_limit: Annotated[float, typer.Option(help="Seconds for one structure.")] = 600.0,
     rattle: Annotated[float, typer.Option(help="Random displacement of the start in Å; needs --free.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of --rattle.")] = 0,
-    processes: Annotated[Optional[int], typer.Option(help="Default: one per core.")] = None,
+    processes: Annotated[Optional[int], typer.Option(help="Default: one per core.", min=1)] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder for the results; a killed run goes on from it.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; without --out no file is written.")] = False,
@@ -62,7 +62,7 @@ def _run(
         )
     if as_json:
         print(json.dumps(rows, indent=1))
-        return
+        raise typer.Exit(0 if any(row.get("energy") is not None for row in rows) else 1)
     columns = {
         "eV/atom": ("energy_per_atom", ".4f"),
         "gain": ("energy_gain", ".4f"),
@@ -77,6 +77,8 @@ def _run(
     scale = next((row["scale"] for row in rows if "scale" in row), "")
     print_rows(ordered, columns, f"{good} of {len(rows)} relaxed with {potential} (energies: {scale})")
     console = Console()
+    if not any(row.get("energy") is not None for row in rows):
+        raise typer.Exit(1)
     console.print(f"{out}/structures.extxyz   with energy, forces and stress", highlight=False, soft_wrap=True)
     console.print(f"{out}/paths/              a trajectory each: [bold]ase gui[/bold]", highlight=False, soft_wrap=True)
     console.print(f"{out}/results.jsonl       the numbers, a line for each", highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ def screen(
     file: Annotated[Path, typer.Argument(help="Generated crystals: extxyz, CIFs, db, CSV, JSON, tensor files.")],
     potential: Annotated[str, typer.Option(help="7net-0, 7net-l3i5, chgnet (no phonons).")] = "7net-0",
     reference: Annotated[Optional[str], typer.Option(help="Competing phases: a file, mp (online); default: made here.")] = None,
+    reference_scale: Annotated[Optional[str], typer.Option(help="Energies of the file: 'PBE(+U)' or MP2020.")] = None,
     no_hull: Annotated[bool, typer.Option("--no-hull", help="Do not compare with competing phases.")] = False,
     effort: Annotated[str, typer.Option(help="For phases that are made: quick, normal, thorough.")] = "normal",
     phonons: Annotated[int, typer.Option(help="Phonons of so many of the best.", min=0)] = 3,
@@ -21,7 +22,7 @@ def screen(
     free: Annotated[bool, typer.Option("--free", help="Let the space groups break in the relaxation.")] = False,
     steps: Annotated[int, typer.Option(help="Calls of the potential for a relaxation, at most.")] = 300,
     time_limit: Annotated[float, typer.Option(help="Seconds for one relaxation.")] = 600.0,
-    processes: Annotated[Optional[int], typer.Option(help="Default: one per core.")] = None,
+    processes: Annotated[Optional[int], typer.Option(help="Default: one per core.", min=1)] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder for the results; a killed run goes on from it.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; without --out no file is written.")] = False,
@@ -30,7 +31,7 @@ def screen(
 
     def command() -> None:
         options: dict[str, Any] = {"reference": reference, "hull": not no_hull, "effort": effort, "phonons": phonons, "within": within}
-        options |= {"overwrite": overwrite, "processes": processes}
+        options |= {"overwrite": overwrite, "processes": processes, "reference_scale": reference_scale}
         options |= {"symmetry": "free" if free else "keep", "steps": steps, "seconds": time_limit}
         _run(file, potential, out, json_, options)
 
@@ -51,25 +52,28 @@ def _run(file: Path, potential: str, out: Path | None, as_json: bool, options: d
         found = run(file, potential, out=out, progress=tell, **options)
     if as_json:
         print(json.dumps([{**row, "protocol": found.protocol} for row in found.rows], indent=1))
-        return
+        raise typer.Exit(0 if found.best else 1)
     columns = {
         "above hull": ("e_above_hull", "+.3f"),
         "above lowest": ("above_lowest", ".3f"),
         "group": ("spacegroup", "d"),
         "THz": ("min_frequency", ".2f"),
         "at": ("q_label", ""),
-        "stable": ("dynamically_stable", ""),
+        "phonons": ("vibrations", ""),
         "found": ("found", "d"),
     }
     kinds = [row["status"] for row in found.rows]
     lost = kinds.count("broken") + kinds.count("failed")
     title = f"{len(found.best)} distinct of {len(kinds)} crystals ({kinds.count('duplicate')} repeated, {lost} without result); eV/atom"
-    rows = [{**found.rows[i], "position": i} for i in found.best]
+    words = {True: "stable", False: "unstable", None: None}
+    rows = [{**found.rows[i], "position": i, "vibrations": words[found.rows[i].get("dynamically_stable")]} for i in found.best]
     rows += [{**row, "position": row["id"]} for row in found.rows if row["status"] in ("broken", "failed")]
     print_rows(rows, columns, title)
+    if not found.best:
+        raise typer.Exit(1)
     console = Console()
-    for stage, words in found.protocol.items():
-        console.print(f"{stage}: {words}", highlight=False, soft_wrap=True, markup=False)
+    for stage, how in found.protocol.items():
+        console.print(f"{stage}: {how}", highlight=False, soft_wrap=True, markup=False)
     for name, what in (
         ("screen.jsonl", "a row for every crystal"),
         ("structures.extxyz", "the distinct ones, best first"),

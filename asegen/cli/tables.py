@@ -35,8 +35,8 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, str
     """
     console = Console()
     table = Table(title=title, title_justify="left")
-    table.add_column("#", justify="right")
-    table.add_column("formula")
+    table.add_column("#", justify="right", min_width=2)
+    table.add_column("formula", min_width=7)
     for heading in columns:
         table.add_column(heading, justify="right")
     for row in rows[:_MOST]:

@@ -166,7 +166,8 @@ def row_of_atoms(atoms: Any, name: str) -> Row:
     frac = np.zeros((len(atoms), 3)) if singular else atoms.get_scaled_positions(wrap=False)
     info = {key: value for key, value in atoms.info.items() if isinstance(value, (str, int, float, np.integer, np.bool_))}
     info = {key: value.item() if isinstance(value, (np.integer, np.bool_, np.floating)) else value for key, value in info.items()}
-    return checked_row(Row(name, cell, frac, numbers, properties, info=info, fixed=_fixed(atoms)))
+    arrays = {key: np.array(values) for key, values in atoms.arrays.items() if key not in ("numbers", "positions", "momenta")}
+    return checked_row(Row(name, cell, frac, numbers, properties, info=info, fixed=_fixed(atoms), arrays=arrays))
 
 
 def _fixed(atoms: Any) -> tuple[int, ...]:

@@ -49,6 +49,8 @@ class Row:
     """Plain values of ``atoms.info`` as they were: text, whole numbers, truth values."""
     fixed: tuple[int, ...] = ()
     """Atoms that do not move (``FixAtoms``, selective dynamics)."""
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    """What an ASE file says of each atom beside element and position: moments, tags, charges."""
 
     def to_atoms(self) -> Atoms:
         """The crystal with its properties as ``info``; only for a row without `error`."""
@@ -56,6 +58,8 @@ class Row:
         from ase.constraints import FixAtoms
 
         atoms = Atoms(numbers=self.numbers, scaled_positions=self.frac, cell=self.cell, pbc=True, info={**self.properties, **self.info})
+        for name, values in self.arrays.items():
+            atoms.set_array(name, values)
         if self.fixed:
             atoms.set_constraint(FixAtoms(list(self.fixed)))
         return atoms

@@ -199,6 +199,19 @@ def _load(source: Source) -> Any:
 
 
 def _load_inert(stream: BinaryIO) -> Any:
+    from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
+
+    # packages that are imported in this process (torch_geometric) allow classes of their own, which would then be built
+    others = get_safe_globals()
+    clear_safe_globals()
+    try:
+        return _load_with_placeholders(stream)
+    finally:
+        clear_safe_globals()
+        add_safe_globals(others)
+
+
+def _load_with_placeholders(stream: BinaryIO) -> Any:
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 

@@ -53,6 +53,7 @@ class CrystalCoordinates(Optimizable):
 
     def __init__(self, atoms: Atoms, cell: bool = True) -> None:
         self.atoms = atoms
+        self.cell_is_free = cell
         self.calls = 0
         fixed, group = _constraints(atoms)
         self._symmetry = group.symmetry if group is not None else Symmetry.none(len(atoms))
@@ -116,7 +117,7 @@ class CrystalCoordinates(Optimizable):
         """Energy, forces and stress here, at one call of the potential."""
         if self._latest is None or not np.array_equal(self._latest[0], self._x):
             self.calls += 1
-            self._latest = (self._x.copy(), evaluate(self.atoms))
+            self._latest = (self._x.copy(), evaluate(self.atoms, stress=self.cell_is_free))
         return self._latest[1]
 
     def residuals(self) -> tuple[float, float]:

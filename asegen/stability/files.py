@@ -22,6 +22,7 @@ from ..store import Journal, from_json, to_json
 from .relax import Progress, Relaxed, relax_each
 
 RESULTS = "results.jsonl"
+PATHS = "paths"
 
 
 def relax_file(
@@ -97,7 +98,7 @@ def relax_file(
         results[i] = result
         if journal is not None:
             if result.path:
-                write_path(Path(out) / "paths" / f"{file_name(result.start, i)}.traj", result.path)  # type: ignore[arg-type]
+                write_path(Path(out) / PATHS / f"{file_name(result.start, i)}.traj", result.path)  # type: ignore[arg-type]
             journal.add([_entry(i, rows[i], result)])
         done += 1
         if progress is not None:
@@ -131,6 +132,8 @@ def open_folder(out: str | Path, ours: Sequence[str], overwrite: bool) -> Path:
     if overwrite:
         for name in ours:
             (folder / name).unlink(missing_ok=True)
+        for path in (folder / PATHS).glob("*.traj"):
+            path.unlink()
     return folder
 
 

@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
+from ase.calculators.calculator import BaseCalculator, all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.units import GPa
 
-from ..calculators.potentials import Potential, evaluate, potential
+from ..calculators.potentials import Evaluation, Potential, evaluate, potential
 from ..errors import AsegenError, PotentialError, StabilityError
 from ..metrics.workers import Failure, Workers, cores
 from ..report import space_group
@@ -58,11 +59,12 @@ class Settings:
             raise StabilityError(f"symmetry = {self.symmetry!r} must be 'keep' or 'free'")
         if self.cell not in ("free", "fixed"):
             raise StabilityError(f"cell = {self.cell!r} must be 'free' or 'fixed'")
-        for name in ("fmax", "smax", "steps", "seconds"):
-            if not getattr(self, name) > 0:
-                raise StabilityError(f"{name} = {getattr(self, name)} must be above 0")
-        if self.rattle < 0 or (self.rattle and self.symmetry == "keep"):
-            raise StabilityError(f"rattle = {self.rattle} Å must be at least 0, and needs symmetry='free'")
+        for name in ("fmax", "smax", "steps", "seconds", "rattle"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not np.isfinite(value) or value < 0 or (value == 0 and name != "rattle"):
+                raise StabilityError(f"{name} = {value!r} must be a number above 0")
+        if self.rattle and self.symmetry == "keep":
+            raise StabilityError(f"rattle = {self.rattle} Å needs symmetry='free'")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Relaxed:
     """The crystal as given."""
     atoms: Atoms = field(repr=False)
     """The relaxed crystal, with energy, forces and stress (`SinglePointCalculator`); where the relaxation was stopped, the last sane
-    state. No constraint; ``info`` as given."""
+    state. Moments, tags, other arrays, `FixAtoms` and ``info`` as given, but for energies of another calculation."""
     converged: bool
     """Whether forces and stress are below the limits."""
     reason: str | None
@@ -202,6 +204,10 @@ def _relaxations(
     if unknown := set(options) - known:
         raise StabilityError(f"no setting {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
     settings = Settings(**options)
+    if isinstance(crystals, (str, bytes, Path)) or not all(isinstance(atoms, Atoms) for atoms in crystals):
+        raise StabilityError("relax takes ase.Atoms or a list of them; for files there is asegen.stability.files.relax_file")
+    if processes is not None and processes < 1:
+        raise StabilityError(f"processes = {processes} must be at least 1")
     model = potential(which)
     # a GPU is one device, however many cores there are
     processes = min(len(crystals), processes or (cores() if model.device == "cpu" else 1))
@@ -251,7 +257,7 @@ class _Run:
     def to_minimum(self, symmetry: str) -> None:
         settings, atoms = self.settings, self.atoms
         if symmetry == "keep":
-            exact_group(atoms)
+            exact_group(atoms, keep_cell=settings.cell == "fixed")
         elif settings.rattle:
             _without_group(atoms)
             atoms.positions += np.random.default_rng(settings.seed).normal(0, settings.rattle, atoms.positions.shape)
@@ -264,16 +270,28 @@ class _Run:
         before = self.atoms.copy()
         before.calc = self.atoms.calc
         state = (self.residuals, self.reason, len(self.path))
-        energy = evaluate(self.atoms).energy
-        if not put_on_group(self.atoms):
+        energy = self._evaluate().energy
+        if not put_on_group(self.atoms, keep_cell=self.settings.cell == "fixed"):
             return
         self._descend(max(20, self.settings.steps - self.calls))
-        higher = evaluate(self.atoms).energy if self.converged else np.inf
+        higher = self._evaluate().energy if self.converged else np.inf
         if higher > energy + _COSTLESS * len(before):
             self.atoms = before
             self.residuals, self.reason, length = state
             self.path = self.path[:length]
             self.converged = True
+
+    def _evaluate(self) -> Evaluation:
+        return evaluate(self.atoms, stress=self.settings.cell == "free")
+
+    def _with_results(self, found: Evaluation) -> Atoms:
+        kept = self.atoms.copy()
+        _without_group(kept)
+        results: dict[str, Any] = {"energy": found.energy, "free_energy": found.energy, "forces": found.forces}
+        if self.settings.cell == "free":
+            results["stress"] = found.stress
+        kept.calc = SinglePointCalculator(kept, **results)
+        return kept
 
     def _descend(self, steps: int) -> None:
         settings, atoms = self.settings, self.atoms
@@ -289,7 +307,7 @@ class _Run:
                 self.first = found.energy if self.first is None else self.first
                 self.residuals = crystal.residuals()
                 if settings.path:
-                    self.path.append(_with_results(atoms, found.energy, found.forces, found.stress))
+                    self.path.append(self._with_results(found))
                 done = self.residuals[0] < limits[0] and self.residuals[1] < limits[1]
                 if number % _WATCH == 0 or done:
                     if (complaint := watch.complaint(atoms, done)) is not None:
@@ -309,9 +327,8 @@ class _Run:
                 self.residuals = crystal.residuals()
         except PotentialError as error:
             self.reason = f"stopped: {error}"
-            atoms.set_constraint()
-            atoms.set_cell(sane[1])
-            atoms.set_positions(sane[0])
+            atoms.set_cell(sane[1], apply_constraint=False)
+            atoms.set_positions(sane[0], apply_constraint=False)
         finally:
             self.calls += crystal.calls
 
@@ -320,12 +337,12 @@ class _Run:
         stopped = self.reason is not None and self.reason.startswith("stopped")
         found = None
         if not stopped:
-            found = evaluate(atoms)
-            atoms = _with_results(atoms, found.energy, found.forces, found.stress)
+            found = self._evaluate()
+            atoms = self._with_results(found)
         else:
             atoms = _bare(atoms)
-        atoms.set_constraint()
-        atoms.info = dict(start.info)
+            _without_group(atoms)
+        atoms.info = {key: value for key, value in start.info.items() if key not in all_properties}
         energy = found.energy if found is not None else None
         count = len(atoms)
         return Relaxed(
@@ -364,7 +381,8 @@ def displacement(before: Atoms, after: Atoms) -> float:
 
 def _failed(atoms: Atoms, model: Potential, reason: str) -> Relaxed:
     bare = _bare(atoms)
-    bare.set_constraint()
+    _without_group(bare)
+    bare.info = {key: value for key, value in atoms.info.items() if key not in all_properties}
     group = 0
     if len(atoms) and why_not_relax(atoms, None, False) is None:
         group = space_group(atoms)
@@ -391,12 +409,6 @@ def _bare(atoms: Atoms) -> Atoms:
     bare = atoms.copy()
     bare.calc = None
     return bare
-
-
-def _with_results(atoms: Atoms, energy: float, forces: np.ndarray, stress: np.ndarray) -> Atoms:
-    kept = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
-    kept.calc = SinglePointCalculator(kept, energy=energy, free_energy=energy, forces=forces, stress=stress)
-    return kept
 
 
 def _without_group(atoms: Atoms) -> None:

@@ -21,9 +21,10 @@ from ..datasets.rows import Row
 from ..errors import DataError, StabilityError
 from ..metrics.cache import Cache
 from ..metrics.crystalset import Crystals, CrystalSet, crystal_set
-from ..metrics.duplicates import uniqueness
 from ..metrics.pairs import Tolerances
 from ..metrics.workers import Failure, Workers
+from ..report import space_group
+from .distinct import leaders
 from .files import open_folder, relax_file, structures_of, write_extxyz
 from .hull import Referenced, hull_distance, reference_of
 from .phonon_runs import Study, study
@@ -31,8 +32,9 @@ from .polymorphs import polymorphs
 from .relax import Relaxed
 
 Progress = Callable[[str, int, int], None]
-EQUAL = Tolerances(0.05, 0.05, 1.0)
-"""Generated crystals that match this closely are relaxed only once; wider ones may relax to different polymorphs."""
+EQUAL = Tolerances(0.02, 0.02, 0.5)
+"""Generated crystals that match this closely, in the same space group and volume, are relaxed only once."""
+_SAME_VOLUME = 0.03  # of the logarithm
 _PROVENANCE = ("seed", "checkpoint", "checkpoint_hash", "prototype", "rank", "probability", "known", "start", "steps")
 _PHONON_SECONDS = 1800.0
 
@@ -57,6 +59,7 @@ def screen(
     which: str | BaseCalculator | Potential = "7net-0",
     *,
     reference: Referenced = None,
+    reference_scale: str | None = None,
     hull: bool = True,
     phonons: int = 3,
     within: float = 0.1,
@@ -76,6 +79,8 @@ def screen(
     which : str, ASE calculator or Potential
     reference : None, path, "mp", entries
         Competing phases, see :func:`asegen.stability.hull.hull_distance`. None: made here and relaxed with the same potential.
+    reference_scale : str, optional
+        Of the energies of a reference file.
     hull : bool
         Whether to compare with competing phases at all.
     phonons : int
@@ -122,13 +127,14 @@ def screen(
         raise StabilityError(f"within = {within} eV/atom and phonons = {phonons} must not be negative")
     tell = progress or (lambda stage, done, total: None)
     store = cache or Cache()
-    known = reference_of(reference, model, None, effort, store, processes, partial(tell, "competing phases")) if hull else None
+    known = reference_of(reference, model, reference_scale, effort, store, processes, partial(tell, "competing phases")) if hull else None
     if out is not None:
         open_folder(out, ("screen.jsonl", "structures.extxyz", "screen.db"), overwrite)
     rows = [_row(i, row) for i, row in enumerate(given)]
-    protocol = {"duplicates": _drop_equal(given, rows, store, processes, tell)}
+    protocol = {"duplicates": _drop_equal(given, rows, store)}
     results = _relax(given, rows, model, out, overwrite, processes, tell, settings)
-    protocol["relaxation"] = _merge(rows, results, model, store)
+    _lose_repeats_of_lost(rows)
+    protocol["relaxation"] = _merge(rows, results, model, store, settings)
     distinct = [row["id"] for row in rows if row["status"] == "relaxed" and row["converged"]]
     if known is not None:
         protocol["hull"] = _judge(rows, distinct, results, model, known, tell)
@@ -151,12 +157,25 @@ def _row(i: int, row: Row) -> dict[str, Any]:
     return {**base, **{key: known[key] for key in _PROVENANCE if key in known}}
 
 
-def _drop_equal(given: CrystalSet, rows: list[dict[str, Any]], cache: Cache, processes: int | None, tell: Progress) -> str:
-    found = uniqueness(given, tolerances=EQUAL, cache=cache, processes=processes, progress=tell)
-    for i, first in enumerate(found.repeats.tolist()):
-        if first >= 0:
-            rows[i].update(status="duplicate", duplicate_of=first)
-    return f"generated crystals that repeat an earlier one are left out: {found.protocol}"
+def _drop_equal(given: CrystalSet, rows: list[dict[str, Any]], cache: Cache) -> str:
+    good = np.flatnonzero(given.good).tolist()
+    crystals = [given.rows[i].to_atoms() for i in good]
+    # a small distortion, or another volume, may relax to something else
+    kinds = [(given.formulas[i], space_group(atoms, 0.01)) for i, atoms in zip(good, crystals, strict=True)]
+    sizes = [float(np.log(atoms.get_volume() / len(atoms))) for atoms in crystals]
+    found = leaders(crystals, sizes, kinds, within=_SAME_VOLUME, tolerances=EQUAL, cache=cache, processes=1)
+    first: dict[int, int] = {}
+    for i, leader in zip(good, found, strict=True):
+        if first.setdefault(leader, i) != i:
+            rows[i].update(status="duplicate", duplicate_of=first[leader])
+    return f"generated crystals that repeat an earlier one are left out: {EQUAL}, same group at symprec 0.01 Å, volumes within 3 %"
+
+
+def _lose_repeats_of_lost(rows: list[dict[str, Any]]) -> None:
+    """A crystal that repeats one without a result has none either, and is no duplicate of something that is there."""
+    for row in rows:
+        if row["status"] == "duplicate" and rows[row["duplicate_of"]]["status"] == "failed":
+            row.update(status="failed", reason=f"as crystal {row['duplicate_of']}, which it repeats: {rows[row['duplicate_of']]['reason']}")
 
 
 def _relax(
@@ -185,7 +204,7 @@ def _relax(
     return found
 
 
-def _merge(rows: list[dict[str, Any]], results: dict[int, Relaxed], model: Potential, cache: Cache) -> str:
+def _merge(rows: list[dict[str, Any]], results: dict[int, Relaxed], model: Potential, cache: Cache, settings: dict[str, Any]) -> str:
     place = sorted(results)
     for one in polymorphs([results[i] for i in place], cache=cache):
         members = [place[k] for k in one.members]
@@ -194,10 +213,11 @@ def _merge(rows: list[dict[str, Any]], results: dict[int, Relaxed], model: Poten
         for i in members:
             if i != first:
                 rows[i].update(status="duplicate", duplicate_of=first)
+    kept = "free to break" if settings.get("symmetry") == "free" else "kept"
     return (
-        f"{model.name}, energies on the scale {model.scale}; symmetry of the start kept, a higher group within 0.03 Å taken where it costs"
-        " less than 0.1 meV/atom; space groups by spglib at symprec 0.01 Å (before: 0.1 Å); equal ones merged (StructureMatcher 0.2, 0.3,"
-        " 5°; same group, less than 1 meV/atom apart)"
+        f"{model.name}, energies on the scale {model.scale}; symmetry of the start {kept}, a higher group within 0.03 Å taken at the end"
+        " where it costs less than 0.1 meV/atom; space groups by spglib at symprec 0.01 Å (before: 0.1 Å); equal ones merged"
+        " (StructureMatcher 0.2, 0.3, 5°; same group, less than 1 meV/atom apart)"
     )
 
 
@@ -210,8 +230,10 @@ def _judge(
         if not one.ok:
             rows[i]["reason"] = one.reason
             continue
-        keep = ("e_above_hull", "formation_energy_per_atom", "corrections", "decomposition", "missing")
+        keep = ("e_above_hull", "formation_energy_per_atom", "corrections", "decomposition", "competing", "missing")
         rows[i].update({key: value for key, value in one.row().items() if key in keep}, status="judged")
+        if one.warning:
+            rows[i]["hull_warning"] = one.warning
         protocols.append(one.protocol)
     return "; ".join(dict.fromkeys(protocols))
 
@@ -269,7 +291,7 @@ def _phonons_of(model: Potential, folder: Path | None, overwrite: bool, item: tu
 def _labels(row: dict[str, Any]) -> dict[str, Any]:
     kinds = (str, int, float, bool)
     left_out = ("energy", "position", "reason", "status")
-    labels = {key: value for key, value in row.items() if key not in left_out and isinstance(value, kinds)}
+    labels = {key: value for key, value in row.items() if key not in left_out and isinstance(value, kinds) and value != ""}
     return {"material_id": labels.pop("name"), **labels}
 
 

@@ -19,10 +19,11 @@ NEARLY = 0.03
 """Symprec, Å, at which a relaxed crystal is put on a higher group."""
 
 
-def exact_group(atoms: Atoms, symprec: float = EXACT) -> SpaceGroup | None:
+def exact_group(atoms: Atoms, symprec: float = EXACT, keep_cell: bool = False) -> SpaceGroup | None:
     """Give a crystal the constraint of the group that it has within `symprec`, in place.
 
-    A `SpaceGroup` constraint that is there stays. With `FixAtoms` no group is looked for. In P1 there is nothing to keep.
+    A `SpaceGroup` constraint that is there stays. With `FixAtoms` no group is looked for. In P1 there is nothing to keep. With
+    `keep_cell` the cell is not moved, and the group is one that the cell has as it is.
 
     Returns
     -------
@@ -33,13 +34,13 @@ def exact_group(atoms: Atoms, symprec: float = EXACT) -> SpaceGroup | None:
             return constraint
         if isinstance(constraint, FixAtoms):
             return None
-    group = group_of(atoms, symprec)
+    group = _group_in_cell(atoms, symprec) if keep_cell else group_of(atoms, symprec)
     if group is not None:
         atoms.set_constraint([*atoms.constraints, group])
     return group
 
 
-def put_on_group(atoms: Atoms, symprec: float = NEARLY) -> bool:
+def put_on_group(atoms: Atoms, symprec: float = NEARLY, keep_cell: bool = False) -> bool:
     """Move a crystal exactly onto a higher group that it has within `symprec`, in place, and constrain it to that.
 
     Returns
@@ -50,7 +51,7 @@ def put_on_group(atoms: Atoms, symprec: float = NEARLY) -> bool:
     now = next((c for c in atoms.constraints if isinstance(c, SpaceGroup)), None)
     trial = atoms.copy()
     trial.set_constraint()
-    group = group_of(trial, symprec)
+    group = _group_in_cell(trial, symprec) if keep_cell else group_of(trial, symprec)
     if group is None or (now is not None and _order(group) <= _order(now)):
         return False
     atoms.set_constraint()
@@ -58,6 +59,21 @@ def put_on_group(atoms: Atoms, symprec: float = NEARLY) -> bool:
     atoms.set_positions(trial.positions)
     atoms.set_constraint(group)
     return True
+
+
+def _group_in_cell(atoms: Atoms, symprec: float) -> SpaceGroup | None:
+    """The highest group of a crystal whose cell stays as it is, looked for ever more strictly."""
+    cell = atoms.cell.array.copy()
+    for limit in (symprec, 1e-3, 1e-4, 1e-5):
+        trial = atoms.copy()
+        trial.set_constraint()
+        group = group_of(trial, min(limit, symprec))
+        if group is None:
+            return None
+        if np.abs(trial.cell.array - cell).max() < 1e-6:
+            atoms.set_positions(trial.get_scaled_positions(wrap=False) @ cell, apply_constraint=False)
+            return group
+    return None
 
 
 def group_of(atoms: Atoms, symprec: float) -> SpaceGroup | None:

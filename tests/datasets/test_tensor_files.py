@@ -165,3 +165,19 @@ def test_no_code_of_a_file_is_run(tmp_path):
     with pytest.raises(DataError, match="without running code"):
         list(read_rows(tmp_path / "a.npz"))
     assert not here.exists()
+
+
+def test_classes_that_other_packages_allow_are_not_built(foreign, tmp_path):
+    """torch_geometric, which some potentials import, allows its own classes in every file that is loaded afterwards."""
+    from collections import defaultdict
+
+    from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
+
+    before = get_safe_globals()
+    add_safe_globals([defaultdict])
+    try:
+        test_evaluations_of_other_programs_are_read_without_their_classes(tmp_path, foreign, "new")
+        assert defaultdict in get_safe_globals()
+    finally:
+        clear_safe_globals()
+        add_safe_globals(before)

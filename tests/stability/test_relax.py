@@ -302,3 +302,89 @@ def test_from_the_command_line(tmp_path):
     assert "does not know Rn" in rows[1]["reason"] and [p.name for p in tmp_path.iterdir()] == ["in.extxyz"]
     wrong = subprocess.run([*asegen, "in.extxyz", "--potential", "mace"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert wrong.returncode == 1 and "no potential 'mace'" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_a_fixed_cell_stays_to_the_last_digit():
+    strained = copper(1.0)
+    strained.set_cell(strained.cell.array * [[1], [1], [1.002]], scale_atoms=True)
+    found = relax(strained, EMT(), cell="fixed")
+    assert found.ok and np.array_equal(found.atoms.cell.array, strained.cell.array)
+    shaken = copper(1.0, 0.05)
+    found = relax(shaken, EMT(), cell="fixed", symmetry="free")
+    assert found.ok and found.spacegroup == 225 and np.array_equal(found.atoms.cell.array, shaken.cell.array)
+
+
+def test_a_fixed_cell_needs_no_stress():
+    class Forces(EMT):
+        implemented_properties = ["energy", "free_energy", "forces"]
+
+        def get_property(self, name, *args, **kwargs):
+            assert name != "stress"
+            return super().get_property(name, *args, **kwargs)
+
+    found = relax(copper(1.0, 0.05), Forces(), cell="fixed", symmetry="free")
+    assert found.ok and "stress" not in found.atoms.calc.results
+    assert "stress" in relax(copper(1.0, 0.05), Forces(), symmetry="free").reason
+
+
+def test_moments_tags_and_fixed_atoms_stay(tmp_path):
+    iron = bulk("Cu", cubic=True)
+    iron.rattle(0.05, seed=1)
+    iron.set_initial_magnetic_moments([2.2, -2.2, 2.2, -2.2])
+    iron.set_tags([1, 2, 3, 4])
+    iron.set_constraint(FixAtoms([0]))
+    ase.io.write(tmp_path / "in.traj", iron)
+    _, relaxed = relax_file(tmp_path / "in.traj", EMT(), out=tmp_path / "out", processes=1)
+    again = relax_file(tmp_path / "in.traj", EMT(), out=tmp_path / "out", processes=1)[1]
+    for one in (relax(iron, EMT()), relaxed[0], again[0]):
+        assert one.atoms.get_initial_magnetic_moments().tolist() == [2.2, -2.2, 2.2, -2.2]
+        assert one.atoms.get_tags().tolist() == [1, 2, 3, 4] and one.atoms.constraints[0].index.tolist() == [0]
+    written = ase.io.read(tmp_path / "out" / "structures.extxyz")
+    assert written.get_initial_magnetic_moments().tolist() == [2.2, -2.2, 2.2, -2.2]
+
+
+def test_what_asegen_writes_can_be_relaxed_again(tmp_path):
+    ase.io.write(tmp_path / "in.extxyz", [copper(1.03), copper(1.02)])
+    relax_file(tmp_path / "in.extxyz", EMT(), out=tmp_path / "one", processes=1)
+    rows, _ = relax_file(tmp_path / "one" / "structures.extxyz", EMT(), out=tmp_path / "two", processes=1)
+    assert all(row["converged"] for row in rows) and len(ase.io.read(tmp_path / "two" / "structures.extxyz", index=":")) == 2
+
+
+def test_overwriting_removes_old_paths(tmp_path):
+    ase.io.write(tmp_path / "in.extxyz", [copper(1.03), copper(1.02)])
+    relax_file(tmp_path / "in.extxyz", EMT(), out=tmp_path / "out", processes=1)
+    relax_file([bulk("Cu")], EMT(), out=tmp_path / "out", processes=1, overwrite=True)
+    assert [p.name for p in (tmp_path / "out" / "paths").iterdir()] == ["0000_Cu.traj"]
+
+
+def test_a_calculator_is_known_again_whatever_it_was_used_for():
+    calculator = EMT()
+    before = potential(calculator).name
+    relax(copper(), calculator)
+    assert potential(calculator).name == before == potential(EMT()).name
+
+    class Weighted(EMT):
+        def __init__(self, weight):
+            super().__init__()
+            self.weight = np.full(3, weight)
+
+    assert potential(Weighted(1.0)).name != potential(Weighted(2.0)).name
+
+
+def test_forces_of_a_wrong_shape_are_a_reason():
+    class Short(EMT):
+        def calculate(self, *args, **kwargs):
+            super().calculate(*args, **kwargs)
+            self.results["forces"] = np.zeros((1, 3))
+
+    assert "forces of shape (1, 3)" in relax(copper(), Short()).reason
+
+
+def test_what_is_no_crystal_is_a_sentence():
+    for wrong in (["NaCl"], "file.extxyz"):
+        with pytest.raises(StabilityError, match=r"takes ase\.Atoms or a list"):
+            relax(wrong, EMT())
+    with pytest.raises(StabilityError, match=r"fmax = '0\.1' must be a number"):
+        relax(copper(), EMT(), fmax="0.1")
+    with pytest.raises(StabilityError, match="processes = -2"):
+        relax([copper()], EMT(), processes=-2)

@@ -151,3 +151,29 @@ def test_a_killed_screen_goes_on(tmp_path):
     rows = json.loads(done.stdout)
     assert len(rows) == 6 and rows[0]["status"] in ("relaxed", "duplicate")
     assert journal.read_text().splitlines()[: len(kept) - 1] == kept[:-1] and len(kept) < 7
+
+
+def test_other_volumes_and_small_distortions_are_no_duplicates():
+    far, good, small = bulk("Cu", a=7.5), bulk("Cu", a=3.6), bulk("Cu", a=3.3)
+    found = screen([far, good, small, good.copy()], EMT(), hull=False, phonons=0, processes=1, cache=Cache(keep=False))
+    assert ["calls" in row for row in found.rows] == [True, True, True, False] and found.rows[3]["duplicate_of"] == 1
+    assert len(found.best) == 1  # what they relax to is the same
+    cubic = ordered()
+    bent = cubic.copy()
+    bent.positions[0] += [0.03, 0.0, 0.0]
+    found = screen([cubic, bent], EMT(), hull=False, phonons=0, processes=1, cache=Cache(keep=False), symmetry="free", steps=300)
+    assert found.rows[1]["calls"] > 0
+
+
+def test_a_repetition_of_a_crystal_without_result_has_none_either():
+    alone = Atoms("Cu", cell=[15] * 3, pbc=True)
+    found = screen([alone, alone.copy(), bulk("Cu")], EMT(), hull=False, phonons=0, processes=1, cache=Cache(keep=False))
+    assert [row["status"] for row in found.rows] == ["failed", "failed", "relaxed"] and "as crystal 0" in found.rows[1]["reason"]
+
+
+def test_what_a_screen_writes_can_be_screened_again(run, elements):
+    folder, found, _ = run
+    again = screen(folder / "out" / "structures.extxyz", EMT(), reference=elements, phonons=0, out=folder / "again", processes=1)
+    assert len(again.best) == len(found.best)
+    first = ase.io.read(folder / "out" / "structures.extxyz", index=0)
+    assert first.info["dynamically_stable"] in (True, "T")
