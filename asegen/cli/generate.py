@@ -51,7 +51,8 @@ def check_system(system: str, formula: list[str] | None, units: str, others: lis
     if system not in SYSTEMS:
         raise AsegenError(f"no system {system!r}; known are {', '.join(SYSTEMS)}")
     if system == "structrepdiff" and (formula or units != "1" or any(others)):
-        raise AsegenError("--system structrepdiff draws formula and cell itself: no formula, units, start, group, prototypes, --relax")
+        refused = "formula, units, start, group, prototypes or --relax"
+        raise AsegenError(f"--system structrepdiff draws formula and cell itself: it takes no {refused}")
     return system
 
 

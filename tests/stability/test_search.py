@@ -149,7 +149,7 @@ def test_the_same_structure_is_counted_once():
         ({"seed": -1}, StabilityError, "seed = -1"),
         ({"potential": "magic"}, PotentialError, "no potential 'magic'"),
         ({"fmaxx": 1}, StabilityError, "no setting fmaxx"),
-        ({"fmax": -1}, StabilityError, "fmax = -1 must be above 0"),
+        ({"fmax": -1}, StabilityError, "fmax = -1 must be a number above 0"),
         ({"formula": "PoO2", "potential": "7net-0"}, StabilityError, "PoO2: 7net-0 does not know Po"),
     ],
 )
