@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     from ..handoff import Collected, Export
 
 
+# names of the parameters of `export` that only some targets have
+_OF_TARGETS = {
+    ("vasp",): ("set_", "potcar"),
+    ("espresso",): ("calculation", "pseudo_dir", "ecutwfc", "ecutrho", "kspacing", "smearing", "nonmagnetic"),
+    ("vasp", "espresso"): ("setting",),
+    ("phonopy",): ("calculator", "min_length", "displacement"),
+    ("jobflow",): ("flow",),
+}
+
+
 def export(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="Crystals: the folder of a run, extxyz, CIF, CSV, JSON, …")],
     to: Annotated[str, typer.Option(help="vasp, espresso, phonopy, jobflow.")],
     out: Annotated[Optional[Path], typer.Option(help="New folder; default: the file's name and the target.")] = None,
@@ -41,6 +52,7 @@ def export(
     def command() -> None:
         from ..handoff import export as export_crystals
 
+        _refuse_foreign(context, to, calculator)
         settings = _settings(setting or [])
         done = export_crystals(
             file,
@@ -91,8 +103,23 @@ def collect(
             _print_results(found)
         if written is not None:
             typer.echo(f"wrote {out}: {written} structures", err=True)
+        if not any(one.finished for one in found):
+            raise typer.Exit(1)
 
     speak(command, less="fewer folders at a time")
+
+
+def _refuse_foreign(context: typer.Context, to: str, calculator: str) -> None:
+    """Raise where an option was given that the target does not have."""
+    from ..errors import HandoffError
+
+    ours = {to, calculator} if to == "phonopy" else {to}
+    for targets, names in _OF_TARGETS.items():
+        if ours.isdisjoint(targets):
+            given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+            if given:
+                option = "--" + given[0].strip("_").replace("_", "-")
+                raise HandoffError(f"{option} is an option of {' and '.join(targets)}; --to {to} has none such")
 
 
 def _positions(text: str) -> list[int]:
@@ -143,7 +170,9 @@ def _say_export(done: Export, as_json: bool) -> None:
     else:
         console.print(f"{done.out}: {len(done.names)} crystals, {len(done.runs)} calculations for {done.out / 'job.sh'}", **plain)
     # the same warning of many crystals is said once
-    sentences = Counter(remark.partition(": ")[2] or remark for remark in done.remarks)
+    names = {*done.names, *(name for name, _ in done.skipped)}
+    parts = [remark.partition(": ") for remark in done.remarks]
+    sentences = Counter(sentence if name in names else f"{name}{colon}{sentence}" for name, colon, sentence in parts)
     for sentence, count in sentences.items():
         err.print(f"  {sentence}" + (f" ({count} crystals)" if count > 1 else ""), style="yellow", **plain)
     for _, reason in done.skipped[:20]:

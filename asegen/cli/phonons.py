@@ -29,7 +29,7 @@ def phonons(
     processes: Annotated[Optional[int], typer.Option(help="Processes for the forces; default: this one.", min=1)] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder for pictures, numbers, phonopy's file; a killed run goes on from it.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each crystal.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON: a list with an object for each crystal.")] = False,
 ) -> None:
     """Phonons: is a crystal dynamically stable, and if not, what does it become?"""
 
@@ -85,20 +85,20 @@ def _run(file: Path, potential: str, device: str | None, options: dict[str, Any]
         raise StabilityError(f"{out} is a file, not a folder to write results to")
     err, console = Console(stderr=True), Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    tried = good = 0
+    records = []
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("loading", total=None)
         for record in study(
             read_rows(file), plan, out, overwrite, lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
         ):
-            tried, good = tried + 1, good + ("stable" in record)
-            if as_json:
-                print(json.dumps(record), flush=True)
-            else:
-                for line in _lines(record):
-                    console.print(line, highlight=False, soft_wrap=True, markup=False)
-    if not tried:
+            records.append(record)
+            for line in [] if as_json else _lines(record):
+                console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if not records:
         raise StabilityError(f"{file} holds no crystals")
+    if as_json:
+        print(json.dumps(records, indent=1))
+    good = any("stable" in record for record in records)
     if out is not None and good:
         err.print(f"wrote {out}", highlight=False)
     if not good:

@@ -14,7 +14,7 @@ from ..errors import AsegenError, HandoffError
 from .checks import checked
 from .espresso import Espresso, espresso
 from .folders import LISTING, building
-from .given import crystals_of
+from .given import crystals_of, file_of
 from .jobs import write_jobs
 from .provenance import provenance, write_row
 from .vasp import Vasp, vasp
@@ -63,7 +63,7 @@ def export(
     Parameters
     ----------
     crystals : path, Atoms or sequence of Atoms
-        A path is any file of crystals, or the folder of an asegen run.
+        A path is any file of crystals, or the folder of an asegen run (of a relaxed one, ``polymorphs.extxyz`` is read).
     out : path
         New or empty folder.
     to : str
@@ -104,7 +104,7 @@ def export(
         raise HandoffError(f"unknown calculator {calculator!r} for phonopy; known: vasp, espresso")
     given, skipped = crystals_of(crystals, only, n)
     good: list[tuple[int, str, Atoms]] = []
-    remarks: list[str] = []
+    remarks = file_of(Path(crystals))[1] if isinstance(crystals, (str, Path)) else []
     for position, name, atoms in given:
         try:
             clean, left_out = checked(atoms, name)
@@ -133,6 +133,7 @@ def export(
             if progress:
                 progress(done, len(good))
         _refuse_none(names, skipped)
+        remarks += work.remarks()
         work.finish(folder, runs)
         entries = sorted(path.name for path in folder.iterdir())
         listing = {"target": to, "entries": [*entries, LISTING], "names": names, "runs": runs, "skipped": skipped, "remarks": remarks}
@@ -162,6 +163,7 @@ class _Work:
         if self.code == "espresso":
             self.espresso = espresso({symbol for _, _, atoms in good for symbol in atoms.get_chemical_symbols()}, **espresso_options)
         self.flows: Any = None
+        self.metals = 0
         if to == "jobflow":
             from .flows import Flows
 
@@ -184,9 +186,20 @@ class _Work:
             write_row(place, row)
             return row, [f"{name}/{run}" for run in runs], remarks
         details, remarks = self.one(place, atoms, "../pseudo", folder / "pseudo", static=False)
+        self.metals += sum("likely metal" in remark for remark in remarks)
+        remarks = [remark for remark in remarks if "likely metal" not in remark]
         row.update(details)
         write_row(place, row)
         return row, [name], remarks
+
+    def remarks(self) -> list[str]:
+        """What is to be said once of the whole export."""
+        if not self.metals:
+            return []
+        return [
+            f"ISMEAR = -5 of the Materials Project's set is kept, though VASP advises smearing where metals are relaxed (metals here: "
+            f"{self.metals}); --setting ISMEAR=1 --setting SIGMA=0.1 changes it, and the energy scale"
+        ]
 
     def one(self, place: Path, atoms: Atoms, pseudo_dir: str, shared: Path, static: bool) -> tuple[dict[str, Any], list[str]]:
         """Inputs of one calculation."""

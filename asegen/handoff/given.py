@@ -25,7 +25,7 @@ def crystals_of(
     Parameters
     ----------
     crystals : path, Atoms or sequence of Atoms
-        A folder that holds ``structures.extxyz`` is that file.
+        Of the folder of a run its file is taken, see :func:`file_of`.
     only : sequence of int, optional
         Positions to take, from 0, counting rows that cannot be read.
     n : int, optional
@@ -60,9 +60,20 @@ def crystals_of(
     return found, bad
 
 
+def file_of(path: Path) -> tuple[Path, list[str]]:
+    """The file of crystals that a path stands for, and what has to be said of the choice.
+
+    Of a run that was relaxed (``asegen generate --relax``) it is what the relaxation left, each crystal once.
+    """
+    relaxed, given = path / "polymorphs.extxyz", path / "structures.extxyz"
+    if path.is_dir() and relaxed.is_file():
+        other = "; structures.extxyz holds the crystals as generated" if given.is_file() else ""
+        return relaxed, [f"{relaxed} was read, the crystals after the relaxation, each once{other}"]
+    return (given if path.is_dir() and given.is_file() else path), []
+
+
 def _read(path: Path) -> Sequence[Atoms | tuple[str, str]]:
-    if path.is_dir() and (path / "structures.extxyz").is_file():
-        path = path / "structures.extxyz"
+    path = file_of(path)[0]
     if path.suffix.lower() in _BY_ASE and path.is_file():
         return _by_ase(path)
     from ..datasets.readers import read_rows

@@ -9,7 +9,7 @@ _SCRIPT = """#!/usr/bin/env bash
 # Runs the calculations that folders.txt lists.
 #   bash job.sh          all of them, one after the other
 #   sbatch job.sh        one per task of the array; from this folder
-# COMMAND is what runs one of them, in its folder. A folder that is finished is left alone.
+# COMMAND is the program, with mpirun or srun; what it reads and writes is added ({streams}). A folder that is finished is left alone.
 #SBATCH --job-name=asegen
 #SBATCH --array=1-{count}
 #SBATCH --nodes=1
@@ -32,7 +32,7 @@ run() {{
             exit 0
         fi
 {needs}        echo "$1"
-        eval "$COMMAND"
+        eval "$COMMAND {streams}"
     )
 }}
 
@@ -52,8 +52,8 @@ _POTCAR = """        if [ ! -f POTCAR ]; then
         fi
 """
 _KINDS = {
-    "vasp": ("mpirun vasp_std > vasp.out", 'grep -qs "</modeling>" vasprun.xml', _POTCAR),
-    "espresso": ("mpirun pw.x -in espresso.pwi > espresso.pwo", 'grep -qs "JOB DONE" espresso.pwo', ""),
+    "vasp": ("mpirun vasp_std", "> vasp.out", 'grep -qs "</modeling>" vasprun.xml', _POTCAR),
+    "espresso": ("mpirun pw.x", "-in espresso.pwi > espresso.pwo", 'grep -qs "JOB DONE" espresso.pwo', ""),
 }
 
 
@@ -68,8 +68,9 @@ def write_jobs(folder: Path, runs: Sequence[str], calculator: str) -> None:
     calculator : str
         "vasp" or "espresso".
     """
-    command, finished, needs = _KINDS[calculator]
+    command, streams, finished, needs = _KINDS[calculator]
     (folder / "folders.txt").write_text("".join(f"{run}\n" for run in runs), encoding="utf-8")
     script = folder / "job.sh"
-    script.write_text(_SCRIPT.format(count=len(runs), command=command, finished=finished, needs=needs), encoding="utf-8")
+    text = _SCRIPT.format(count=len(runs), command=command, streams=streams, finished=finished, needs=needs)
+    script.write_text(text, encoding="utf-8")
     script.chmod(0o755)

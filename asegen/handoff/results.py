@@ -39,7 +39,9 @@ def read_vasp(folder: Path, row: dict[str, Any]) -> Outcome:
 
     path = next((folder / name for name in ("vasprun.xml", "vasprun.xml.gz") if (folder / name).exists()), None)
     if path is None:
-        return Outcome(False, reason="not run yet: there is no vasprun.xml")
+        begun = next((name for name in ("OUTCAR", "vasp.out") if (folder / name).exists()), None)
+        word = "not run yet" if begun is None else f"VASP has crashed or was stopped, see {begun}"
+        return Outcome(False, reason=f"{word}: there is no vasprun.xml")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -66,7 +68,7 @@ def read_espresso(folder: Path, row: dict[str, Any]) -> Outcome:
 
     path = folder / OUTPUT
     if not path.exists():
-        return Outcome(False, reason=f"not run yet: there is no {OUTPUT}")
+        return Outcome(False, reason=_without_output(folder))
     text = path.read_text(encoding="utf-8", errors="replace")
     found = re.search(r"Program PWSCF\s+v\.?(\S+)", text)
     version = f"Quantum ESPRESSO {found[1]}" if found else ""
@@ -97,6 +99,18 @@ def read_espresso(folder: Path, row: dict[str, Any]) -> Outcome:
 
 
 READERS = {"vasp": read_vasp, "espresso": read_espresso}
+
+
+def _without_output(folder: Path) -> str:
+    """What became of pw.x where its output is missing: never begun, or crashed with an output that went elsewhere."""
+    crash = folder / "CRASH"
+    if crash.exists():
+        lines = [line.strip() for line in crash.read_text(encoding="utf-8", errors="replace").splitlines()]
+        said = [line for line in lines if line and not line.startswith(("%", "task #", "from "))]
+        return f"pw.x has crashed: {' '.join(said[0].split()) if said else 'CRASH does not say why'}; there is no {OUTPUT}"
+    if (folder / "input_tmp.in").exists() or (folder / "scratch").exists():
+        return f"pw.x was begun, but there is no {OUTPUT}: it has crashed, was stopped, or writes elsewhere"
+    return f"not run yet: there is no {OUTPUT}"
 
 
 def _not_converged(text: str, row: dict[str, Any]) -> str:

@@ -86,7 +86,7 @@ class Vasp:
                 written = chosen.poscar.structure
                 symbols = list(chosen.potcar_symbols)
                 tags = chosen.incar
-                Incar(self.settings).check_params()  # a tag that VASP does not know is a remark
+                Incar(self.settings).check_params()  # a value that VASP does not know is a remark
             except OSError as error:
                 if error.errno is not None:  # the disk
                     raise
@@ -134,12 +134,26 @@ def vasp(set: str = "mp-relax", *, potcar: bool = False, settings: Mapping[str, 
     Raises
     ------
     HandoffError
-        An unknown set.
+        An unknown set, or a tag that pymatgen does not know.
     """
     name = "matpes-pbe" if set == "matpes" else set
     if name not in SETS:
         raise HandoffError(f"unknown set {set!r} of VASP inputs; known: {', '.join(SETS)}")
-    return Vasp(name, potcar, {key.upper(): value for key, value in (settings or {}).items()})
+    tags = {key.upper(): value for key, value in (settings or {}).items()}
+    for tag in tags:
+        _refuse_unknown(tag)
+    return Vasp(name, potcar, tags)
+
+
+def _refuse_unknown(tag: str) -> None:
+    from difflib import get_close_matches
+
+    from pymatgen.io.vasp import Incar
+
+    known = list(Incar.INCAR_PARAMS)
+    if tag not in known:
+        close = get_close_matches(tag, known, n=1)
+        raise HandoffError(f"{tag} is no INCAR tag that pymatgen knows{f'; did you mean {close[0]}?' if close else ''}")
 
 
 def structure_of(atoms: Atoms) -> Any:

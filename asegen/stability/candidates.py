@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..calculators.potentials import Potential, evaluate
 from ..errors import AsegenError, CrystalError, StabilityError
 from ..metrics.crystalset import CrystalSet, crystal_set
 from ..metrics.workers import Failure, Workers, cores
+from .entries import Reference
 from .relax import Relaxed, relax_each
 from .sanity import why_not_relax
 
@@ -44,6 +45,8 @@ class Candidate:
     """Its energy scale."""
     how: str = ""
     """Where the energy comes from, for protocols."""
+    potential: str | None = None
+    """Name of the potential that gave the energy; None: given, from wherever."""
     relaxed: Relaxed | None = field(default=None, repr=False)
     """Its relaxation, if there was one."""
     warning: str = ""
@@ -89,7 +92,7 @@ def candidates(
     DataError
         The file cannot be read.
     StabilityError
-        Energies without a scale, or of another number than the crystals.
+        Energies without a scale, or of another number than the crystals; energies of different potentials; no crystals at all.
     """
     found = _listed(crystals)
     if energies is not None:
@@ -97,6 +100,7 @@ def candidates(
             raise StabilityError("energies were given without their scale; name it: 'PBE(+U)', 'MP2020', or the calculator's own")
         found = _with_energies(found, energies, scale)
     todo = [k for k, one in enumerate(found) if not one.reason and one.energy is None]
+    _refuse_several([one.potential for one in found if one.energy is not None] + ([model.name] if todo and model is not None else []))
     if not todo:
         return found
     if model is None:
@@ -117,6 +121,10 @@ def _listed(crystals: Given) -> list[Candidate]:
     if isinstance(crystals, (str, Path, CrystalSet)):
         given = crystal_set(crystals)
         return [Candidate(row.name, reason=row.error) if row.error else Candidate(row.name, row.to_atoms()) for row in given.rows]
+    if not isinstance(crystals, Iterable):
+        raise StabilityError(
+            f"crystals cannot be of type {type(crystals).__name__}: give a file, ase.Atoms, a relaxation, or a list of these"
+        )
     found = []
     for number, item in enumerate(crystals, start=1):
         if isinstance(item, Relaxed):
@@ -138,6 +146,7 @@ def _of_relaxed(result: Relaxed) -> dict[str, Any]:
         "energy": float(result.energy),
         "scale": result.scale,
         "how": f"relaxed with {result.potential}",
+        "potential": result.potential,
         "relaxed": result,
         "warning": warning,
     }
@@ -145,6 +154,7 @@ def _of_relaxed(result: Relaxed) -> dict[str, Any]:
 
 def _with_energies(found: list[Candidate], energies: Energies, scale: str) -> list[Candidate]:
     if isinstance(energies, str):
+        _refuse_unknown(found, energies)
         values = [_energy_beside(one, energies) for one in found]
         how = "energy of its calculator" if energies == "calculator" else f"energy given as {energies!r}"
     else:
@@ -159,8 +169,50 @@ def _with_energies(found: list[Candidate], energies: Energies, scale: str) -> li
         elif not np.isfinite(value):
             result.append(replace(one, reason=f"it has no {how}"))
         else:
-            result.append(replace(one, energy=value, scale=scale, how=how, reason=_no_crystal(one.atoms)))
+            result.append(replace(one, energy=value, scale=scale, how=how, potential=None, reason=_no_crystal(one.atoms)))
     return result
+
+
+def _refuse_several(potentials: Sequence[str | None]) -> None:
+    """Raise where energies of two potentials would stand side by side: their offsets are as large as what is looked for."""
+    names = list(dict.fromkeys(name for name in potentials if name is not None))
+    if len(names) > 1:
+        raise StabilityError(
+            f"energies of {names[0]} and of {names[1]} cannot be compared: judge the crystals of each potential by themselves"
+        )
+
+
+def refuse_other(one: Candidate, reference: Reference) -> None:
+    """Raise where a crystal and the phases that it competes with have energies of two potentials.
+
+    Raises
+    ------
+    StabilityError
+        The sentence names both.
+    """
+    theirs = potential_behind(reference)
+    if one.potential is not None and theirs is not None and one.potential != theirs:
+        raise StabilityError(
+            f"the energy of {one.name} was computed with {one.potential}, the competing phases with {theirs}; energies of different "
+            f"potentials cannot be compared: use {one.potential} for both, or a reference of DFT energies"
+        )
+
+
+def potential_behind(reference: Reference) -> str | None:
+    """Name of the potential that computed the entries of a reference; None: DFT, or not known."""
+    found = getattr(reference, "potential", None)
+    return found.name if isinstance(found, Potential) else found
+
+
+def _refuse_unknown(found: Sequence[Candidate], name: str) -> None:
+    """Raise where no crystal has an entry of this name."""
+    crystals = [one.atoms for one in found if one.atoms is not None]
+    if not crystals or any(atoms.calc is not None if name == "calculator" else name in atoms.info for atoms in crystals):
+        return
+    numbers = {key for atoms in crystals for key, value in atoms.info.items() if isinstance(value, (int, float, np.number))}
+    known = sorted(map(str, numbers)) + (["calculator"] if any(atoms.calc is not None for atoms in crystals) else [])
+    what = f"numbers there are: {', '.join(known)}" if known else "there are no numbers beside the crystals"
+    raise StabilityError(f"no crystal has an energy {name!r}; {what}")
 
 
 def _energy_beside(one: Candidate, name: str) -> float:
@@ -192,7 +244,7 @@ def _evaluated(
         if isinstance(value, str):
             yield place, {"reason": value}
         else:
-            yield place, {"energy": value, "scale": model.scale, "how": f"{model.name}, not relaxed"}
+            yield place, {"energy": value, "scale": model.scale, "how": f"{model.name}, not relaxed", "potential": model.name}
 
 
 def single_points(structures: Sequence[Atoms], model: Potential, processes: int | None = None) -> Iterator[tuple[int, float | str]]:
@@ -261,4 +313,4 @@ def _prepare(model: Potential) -> None:
     model.calculator()
 
 
-__all__ = ["Candidate", "Energies", "Given", "Progress", "candidates", "processes_for", "single_points"]
+__all__ = ["Candidate", "Energies", "Given", "Progress", "candidates", "potential_behind", "processes_for", "refuse_other", "single_points"]

@@ -177,7 +177,8 @@ class CompetingPhases:
     def _entry(self, one: Proposal, atoms: Atoms, energy: float) -> Entry:
         if self.scale == MP2020:
             energy = corrected(atoms, energy, self.potential.scale).energy
-        return Entry(one.formula, energy / len(atoms), self.scale, f"made with {self.potential.name}", one.origin, atoms)
+        name = self.potential.name
+        return Entry(one.formula, energy / len(atoms), self.scale, f"made with {name}", one.origin, atoms, name)
 
     def _relaxed(
         self, wanted: Mapping[frozenset[str], Sequence[Proposal]], tried: Mapping[frozenset[str], int]

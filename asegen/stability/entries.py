@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ase import Atoms
 
+from ..calculators.potentials import POTENTIALS
 from ..errors import StabilityError
 
 
@@ -30,6 +31,13 @@ class Entry:
     """What it is called there."""
     atoms: Atoms | None = field(default=None, repr=False, compare=False)
     """Its structure, where it is known."""
+    potential: str | None = None
+    """Name of the potential that computed it; None: DFT, or not known."""
+
+    @property
+    def computed_with(self) -> str | None:
+        """Name of its potential, also where only `source` names one."""
+        return self.potential or (self.source if self.source.lower() in POTENTIALS else None)
 
     @cached_property
     def fractions(self) -> dict[str, float]:
@@ -93,14 +101,19 @@ class EntrySet:
     Raises
     ------
     StabilityError
-        Entries of different scales, or none.
+        Entries of different scales or of different potentials, or none.
     """
 
     def __init__(self, entries: Iterable[Entry], name: str = "entries given", note: str = "", broken: Sequence[str] = ()) -> None:
         self._by_system: dict[frozenset[str], list[Entry]] = {}
         scales: dict[str, Entry] = {}
         self._size = 0
+        potentials: dict[str, Entry] = {}
         for entry in entries:
+            if not isinstance(entry, Entry):
+                raise StabilityError(f"{name} holds a {type(entry).__name__}; an Entry (formula, energy_per_atom, scale, source) is needed")
+            if entry.computed_with is not None:
+                potentials.setdefault(entry.computed_with, entry)
             self._by_system.setdefault(entry.elements, []).append(entry)
             scales.setdefault(entry.scale, entry)
             self._size += 1
@@ -111,7 +124,13 @@ class EntrySet:
             raise StabilityError(
                 f"{name} mixes energy scales: {first.formula} is on {one}, {second.formula} on {two}; one hull needs one scale"
             )
+        if len(potentials) > 1:
+            (one, first), (two, second) = list(potentials.items())[:2]
+            raise StabilityError(
+                f"{name} mixes potentials: {first.formula} is of {one}, {second.formula} of {two}; one hull needs one potential"
+            )
         self.scale = next(iter(scales))
+        self.potential = next(iter(potentials), None)
         self.name = name
         self.broken = tuple(broken)
         self._note = note

@@ -79,6 +79,7 @@ class MaterialsProject:
 
     scale = MP2020
     name = "Materials Project (online)"
+    potential = None
 
     def __init__(self, key: str | None = None) -> None:
         self._key = key or os.environ.get("MP_API_KEY") or os.environ.get("PMG_MAPI_KEY") or ""

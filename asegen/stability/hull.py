@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Union, cast
@@ -16,12 +16,14 @@ from ..calculators.potentials import MP2020, Potential
 from ..calculators.potentials import potential as potential_of
 from ..errors import StabilityError
 from ..metrics.cache import Cache
-from .candidates import Candidate, Energies, Given, Progress, candidates
+from .candidates import Candidate, Energies, Given, Progress, candidates, potential_behind, refuse_other
 from .entries import Entry, EntrySet, Phases, Reference, fractions_of
 from .entry_files import MaterialsProject, read_entries
 from .relax import Relaxed
-from .scales import common_scale, corrected, elemental_references, formation_energy, refuse_mixing
+from .scales import common_scale, corrected, elemental_offsets, elemental_references, formation_energy, refuse_mixing
 
+_FEW = 5  # compounds; with fewer of them the hull is likely too high
+_OFFSET = 0.05  # eV/atom
 Referenced = Union[None, str, Path, Sequence[Entry], Reference]
 """Where competing phases come from: made here (None), a file, ``"mp"``, entries, or anything with `phases`."""
 
@@ -67,12 +69,16 @@ class HullResult:
     """Energy scale of the hull."""
     protocol: str
     """Where the energy and the competing phases come from."""
+    position: int = 0
+    """Of the crystal among those given, from 0."""
     competing: int = 0
     """Competing phases of the chemical system, elements included; of each formula only the lowest counts."""
+    few: str = ""
+    """What competes, where that is little: fewer than five compounds. The hull is then likely too high."""
     missing: tuple[str, ...] = ()
     """Phases that should compete and do not: each with the reason. The hull can only be too high for it, `e_above_hull` too low."""
     warning: str = ""
-    """What to keep in mind: a relaxation that is not finished."""
+    """What to keep in mind: a relaxation that is not finished, an element that the potential gets wrong."""
     reason: str = ""
     """Why there is no energy above the hull; empty if there is one."""
     atoms: Atoms | None = field(default=None, repr=False)
@@ -97,6 +103,7 @@ class HullResult:
             "decomposition": [vars(part) for part in self.decomposition],
             "corrections": dict(self.corrections),
             "missing": list(self.missing),
+            "reason": self.reason or None,
         }
 
 
@@ -135,6 +142,9 @@ class Hull:
         if lacking := sorted(elements - self.elements.keys()):
             raise StabilityError(f"the hull has no energy of elemental {', '.join(lacking)}")
         self.entries = tuple(lowest.values())
+        given = {next(iter(entry.elements)) for entry in phases.entries if len(entry.elements) == 1}
+        self.added = tuple(sorted(elements - given))
+        """Elements that the phases do not hold, so that they are those of the Materials Project."""
         made = [PDEntry(Composition(entry.fractions), entry.energy_per_atom, attribute=entry) for entry in self.entries]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -225,7 +235,8 @@ def hull_distance(
     Raises
     ------
     StabilityError
-        Energy scales that cannot be compared; a reference without a known scale; no key for the Materials Project.
+        Energies of different scales or potentials, which cannot be compared; a reference without a known scale; no key for the
+        Materials Project; something that is no crystal, no potential or no reference.
     DataError
         A file that cannot be read.
 
@@ -252,9 +263,10 @@ def hull_distance(
     for one in given:
         if one.energy is not None:
             refuse_mixing(one.scale, f"the energy of {one.name}", known.scale, known.name)
+            refuse_other(one, known)
     hulls: dict[frozenset[str], Hull | str] = {}
     known.prepare([frozenset(one.atoms.get_chemical_symbols()) for one in given if one.atoms is not None and one.energy is not None])
-    results = [_judged(one, known, hulls) for one in given]
+    results = [replace(_judged(one, known, hulls), position=position) for position, one in enumerate(given)]
     return results[0] if isinstance(crystals, (Atoms, Relaxed)) else results
 
 
@@ -268,6 +280,10 @@ def reference_of(
     progress: Progress | None = None,
 ) -> Reference:
     """What `hull_distance` takes as a reference, ready to be asked."""
+    from .proposals import EFFORTS
+
+    if effort not in EFFORTS:
+        raise StabilityError(f"effort {effort!r} is not known; known are {', '.join(EFFORTS)}")
     if given is None:
         if model is None:
             raise StabilityError("there is neither a reference nor a potential to make competing phases with")
@@ -278,7 +294,11 @@ def reference_of(
         return MaterialsProject()
     if isinstance(given, (str, Path)):
         return read_entries(given, scale)
-    return EntrySet(given) if isinstance(given, (list, tuple)) else cast(Reference, given)
+    if isinstance(given, (list, tuple)):
+        return EntrySet(given)
+    if not all(hasattr(given, name) for name in ("scale", "name", "prepare", "phases")):
+        raise StabilityError(f"a reference cannot be of type {type(given).__name__}: give a file, 'mp', entries, or nothing")
+    return cast(Reference, given)
 
 
 def _bring_energies(crystals: Given) -> bool:
@@ -317,8 +337,11 @@ def _judged(one: Candidate, reference: Reference, hulls: dict[frozenset[str], Hu
         way += f", brought to {scale} by pymatgen's MaterialsProject2020Compatibility"
     if scale == MP2020:
         way += "; elements: Materials Project"
+        if one.potential is not None and potential_behind(reference) is None:
+            way += f"; energies of {one.potential} against a hull of DFT energies"
+    warning = "; ".join(word for word in (one.warning, _offset(one, parts) if scale == MP2020 else "") if word)
     return HullResult(
-        **common,
+        **{**common, "warning": warning},
         e_above_hull=energy - bottom,
         formation_energy_per_atom=formation_energy(fractions, energy, hull.elements),
         energy_per_atom=energy,
@@ -326,8 +349,26 @@ def _judged(one: Candidate, reference: Reference, hulls: dict[frozenset[str], Hu
         corrections=parts_of_correction,
         protocol=f"{way}; competing phases: {hull.phases.protocol}",
         competing=len(hull.entries),
+        few=_few(hull),
         missing=hull.phases.missing,
     )
+
+
+def _few(hull: Hull) -> str:
+    """What competes, where that is little; nothing is said of elements alone."""
+    compounds = sorted({entry.reduced_formula for entry in hull.entries if len(entry.elements) > 1})
+    if len(hull.elements) < 2 or len(compounds) >= _FEW:
+        return ""
+    which = f"only {', '.join(compounds)} to compete" if compounds else "no compound to compete"
+    elements = f"; the elements {', '.join(hull.added)} are those of the Materials Project" if hull.added else ""
+    return f"{'-'.join(sorted(hull.elements))}: there is {which}{elements}"
+
+
+def _offset(one: Candidate, parts: Sequence[Part]) -> str:
+    """Which of the elements that it would fall apart into its potential puts far from the Materials Project's energy."""
+    known = elemental_offsets().get(one.potential or "", {})
+    large = [f"{part.formula} {known[part.formula]:+.3f}" for part in parts if abs(known.get(part.formula, 0.0)) > _OFFSET]
+    return f"{one.potential} is off the Materials Project's elements (eV/atom): {', '.join(large)}" if large else ""
 
 
 def _elements_of(elements: frozenset[str], scale: str) -> list[Entry]:

@@ -14,9 +14,9 @@ from ase import Atoms
 from ..calculators.potentials import evaluate
 from ..errors import StabilityError
 from .modes import Mode, combinations, displaced, patterns
-from .phonon_cells import spelled, standard_cell
-from .phonons import Phonons, phonons
-from .relax import relax
+from .phonon_cells import StandardCell, spelled, standard_cell
+from .phonons import Phonons, crystal_of, phonons
+from .relax import Relaxed, relax
 
 AMPLITUDES = (0.05, 0.1, 0.2, 0.35)
 """Displacements of the atom that moves most, Å, that are tried."""
@@ -126,7 +126,7 @@ def follow(
     if not chosen:
         raise StabilityError("there is no imaginary mode to follow: the crystal is stable")
     if at is not None:
-        name = _GAMMA.get(at.lower(), at)
+        name = special_point(at, unstable.cell)
         places = sorted({mode.label or spelled(mode.q) for mode in chosen})
         chosen = [mode for mode in chosen if mode.label == name]
         if not chosen:
@@ -157,7 +157,7 @@ def follow(
 
 
 def fix(
-    crystal: Atoms | Phonons,
+    crystal: Atoms | Relaxed | Phonons,
     potential: Any = "7net-0",
     *,
     at: str | None = None,
@@ -172,8 +172,8 @@ def fix(
 
     Parameters
     ----------
-    crystal : ase.Atoms or Phonons
-        Relaxed; or its phonons, whose potential is then used.
+    crystal : ase.Atoms, Relaxed or Phonons
+        Relaxed, or its relaxation; or its phonons, whose potential is then used.
     potential : str, ASE calculator or Potential
     at : str, optional
         In the first round only modes at the special point of this label, such as ``"R"``.
@@ -199,6 +199,10 @@ def fix(
     def told(word: str) -> Callable[[int, int], None] | None:
         return None if progress is None else partial(progress, word)
 
+    if at is not None:  # before anything is computed
+        special_point(
+            at, crystal.cell if isinstance(crystal, Phonons) else standard_cell(crystal_of(crystal), settings.get("symprec", _SYMPREC))
+        )
     now = crystal if isinstance(crystal, Phonons) else phonons(crystal, potential, progress=told("phonons"), **settings)
     first, reason = now.energy_per_atom, None
     steps: list[Descent] = []
@@ -215,6 +219,20 @@ def fix(
         steps.append(found[0])
         now = phonons(found[0].atoms, now.model, progress=told("phonons"), **settings)
     return Fixed(tuple(steps), tuple(tried), now, first - now.energy_per_atom, reason)
+
+
+def special_point(name: str, cell: StandardCell) -> str:
+    """Label of a special point of a crystal, as asked for: ``"R"``, ``"g"`` or ``"gamma"`` for Γ.
+
+    Raises
+    ------
+    StabilityError
+        Its path has no such point; the sentence names those it has.
+    """
+    label = _GAMMA.get(name.lower(), name)
+    if label not in cell.points:
+        raise StabilityError(f"the path of {cell.symbol} has no point {name}; it has {', '.join(sorted(cell.points))}")
+    return label
 
 
 def _starts(unstable: Phonons, mode: Mode, amplitudes: Sequence[float]) -> list[tuple[Mode, tuple[int, ...], float, Atoms]]:

@@ -20,7 +20,8 @@ from ..checkpoint import replacing
 from ..datasets.readers import Row
 from ..errors import AsegenError, MissingPackageError, StabilityError
 from ..store import to_json
-from .phonon_follow import Fixed, fix
+from .phonon_cells import SYMPREC, standard_cell
+from .phonon_follow import Fixed, fix, special_point
 from .phonon_plots import write_phonons
 from .phonons import phonons
 from .relax import relax
@@ -76,7 +77,8 @@ def study(
     Yields
     ------
     dict
-        ``name``, ``reason`` (None, or why there are no phonons), and with phonons all of ``Phonons.numbers()``; plain values.
+        ``position`` (from 0), ``name``, ``reason`` (None, or why there are no phonons), and with phonons all of ``Phonons.numbers()``;
+        plain values.
 
     Raises
     ------
@@ -86,33 +88,36 @@ def study(
         phonopy or seekpath is not installed.
     """
     taken: set[str] = set()
-    for row in rows:
+    for position, row in enumerate(rows):
+        place = {"position": position, "name": row.name}
         if row.error:
-            yield {"name": row.name, "reason": row.error}
+            yield {**place, "reason": row.error}
             continue
         folder = None if out is None else Path(out) / _free_name(row.name, taken)
         atoms = row.to_atoms()
         request = plan.request(atoms)
         done = None if folder is None or overwrite else _finished(folder, request)
-        yield done if done is not None else _one(row.name, atoms, plan, folder, request, progress)
+        yield {**done, **place} if done is not None else _one(place, atoms, plan, folder, request, progress)
 
 
 def _one(
-    name: str, atoms: Atoms, plan: Study, folder: Path | None, request: str, progress: Callable[[str, int, int], None] | None
+    place: dict[str, Any], atoms: Atoms, plan: Study, folder: Path | None, request: str, progress: Callable[[str, int, int], None] | None
 ) -> dict[str, Any]:
     begin = time.perf_counter()
 
     def told(word: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, total: progress(word, done, total)
 
-    record: dict[str, Any] = {"name": name, "reason": None}
+    record: dict[str, Any] = {**place, "reason": None}
     try:
         if plan.relax:
             relaxed = relax(atoms, plan.model, symmetry="keep")
             if not relaxed.ok:
-                return {"name": name, "reason": f"relaxation: {relaxed.reason}"}
+                return {**place, "reason": f"relaxation: {relaxed.reason}"}
             atoms = relaxed.atoms
             record["relaxation"] = {"energy_gain": relaxed.energy_gain, "volume_change": relaxed.volume_change, "calls": relaxed.calls}
+        if plan.fix and plan.at is not None:  # the relaxation may have found a higher group, so not before it
+            special_point(plan.at, standard_cell(atoms, plan.settings.get("symprec", SYMPREC)))
         found = phonons(atoms, plan.model, progress=told("phonons"), **plan.settings)
         record.update(found.numbers())
         if plan.fix and not found.stable:
@@ -129,9 +134,9 @@ def _one(
     except (MissingPackageError, OSError):
         raise
     except AsegenError as error:
-        return {"name": name, "reason": str(error)}
+        return {**place, "reason": str(error)}
     except Exception as error:  # of phonopy, spglib or seekpath, for a crystal that nobody has thought of
-        return {"name": name, "reason": f"{type(error).__name__}: {error}".rstrip(": ")}
+        return {**place, "reason": f"{type(error).__name__}: {error}".rstrip(": ")}
 
 
 def _of_fixed(fixed: Fixed) -> dict[str, Any]:

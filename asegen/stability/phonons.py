@@ -18,6 +18,7 @@ from .modes import Mode, modes_at, translation_weights
 from .phonon_cells import SYMPREC, StandardCell, mesh_of, multiples, spelled, standard_cell, stars
 from .phonon_forces import forces_of
 from .phonon_thermal import Thermal, thermal
+from .relax import Relaxed
 from .sanity import why_not_relax
 
 TOLERANCE = 0.1
@@ -141,7 +142,7 @@ class Phonons:
 
 
 def phonons(
-    atoms: Atoms,
+    atoms: Atoms | Relaxed,
     potential: str | BaseCalculator | Potential = "7net-0",
     *,
     min_length: float = 7.5,
@@ -159,9 +160,9 @@ def phonons(
 
     Parameters
     ----------
-    atoms : ase.Atoms
-        Relaxed with the same potential (:func:`asegen.stability.relax.relax`); any cell. It is put exactly on the symmetry that it
-        has within `symprec`, in the standard orientation.
+    atoms : ase.Atoms or Relaxed
+        Relaxed with the same potential (:func:`asegen.stability.relax.relax`), or that relaxation; any cell. It is put exactly on the
+        symmetry that it has within `symprec`, in the standard orientation.
     potential : str, ASE calculator or Potential
         See :func:`asegen.calculators.potentials.potential`.
     min_length : float, Å
@@ -204,6 +205,7 @@ def phonons(
     Togo, J. Phys. Soc. Jpn. 92, 012001 (2023) (phonopy).
     """
     begin = time.perf_counter()
+    atoms = crystal_of(atoms)
     model = a_potential(potential)
     if not (model.smooth or rough):
         raise StabilityError(rough_reason(model))
@@ -248,6 +250,12 @@ def phonons(
     imaginary = tuple(mode for mode in modes if mode.frequency < -tolerance)
     lowest, at, label = _lowest_anywhere(work, cell, divisions, modes)
     stable = not imaginary
+    heard = _warnings(found.residual_force, found.residual_stress, stable, lowest, at, label, tolerance, model)
+    if all(np.allclose(mode.q, np.round(mode.q), atol=1e-6) for mode in modes):
+        heard.append(
+            f"only Γ is commensurate with the {'×'.join(map(str, size))} supercell: modes elsewhere are guessed, and an instability at the"
+            " zone boundary cannot be seen; take a larger supercell"
+        )
     return Phonons(
         stable=stable,
         min_frequency=modes[0].frequency,
@@ -262,7 +270,7 @@ def phonons(
         residual_stress=found.residual_stress,
         energy_per_atom=found.energy_per_atom,
         thermal=thermal(work.mesh.frequencies, work.mesh.weights, len(cell.primitive)) if stable else None,
-        warnings=tuple(_warnings(found.residual_force, found.residual_stress, stable, lowest, at, label, tolerance, model)),
+        warnings=tuple(heard),
         supercell=(int(size[0]), int(size[1]), int(size[2])),
         atoms_in_supercell=count,
         displacements=len(crystals),
@@ -276,6 +284,21 @@ def phonons(
         model=model,
         phonopy=work,
     )
+
+
+def crystal_of(given: Any) -> Atoms:
+    """The crystal of what phonons are asked for: atoms, or a relaxation of them.
+
+    Raises
+    ------
+    StabilityError
+        It is something else.
+    """
+    if isinstance(given, Relaxed):
+        return given.atoms
+    if not isinstance(given, Atoms):
+        raise StabilityError(f"phonons need a crystal (ase.Atoms) or its relaxation, not a {type(given).__name__}")
+    return given
 
 
 def rough_reason(model: Potential) -> str:

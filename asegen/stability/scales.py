@@ -183,6 +183,17 @@ def elemental_references() -> Mapping[str, ElementalReference]:
     return found
 
 
+@lru_cache(maxsize=1)
+def elemental_offsets() -> Mapping[str, Mapping[str, float]]:
+    """How far a packaged potential puts each element above the Materials Project's energy of it, eV/atom: potential, symbol, offset.
+
+    Made by ``data/make_elemental_offsets.py``; elements whose ground state has more than 20 atoms are left out.
+    """
+    content = json.loads((files("asegen") / "assets" / "elemental_offsets.json").read_text(encoding="utf-8"))
+    found: dict[str, dict[str, float]] = content["offsets"]
+    return found
+
+
 def formation_energy(fractions: Mapping[str, float], energy_per_atom: float, elements: Mapping[str, float]) -> float:
     """Energy of formation from the elements.
 
@@ -258,6 +269,7 @@ __all__ = [
     "common_scale",
     "corrected",
     "corrected_composition",
+    "elemental_offsets",
     "elemental_references",
     "formation_energy",
     "refuse_mixing",

@@ -232,8 +232,9 @@ def _judge(
             continue
         keep = ("e_above_hull", "formation_energy_per_atom", "corrections", "decomposition", "competing", "missing")
         rows[i].update({key: value for key, value in one.row().items() if key in keep}, status="judged")
-        if one.warning:
-            rows[i]["hull_warning"] = one.warning
+        for key, words in (("hull_warning", one.warning), ("hull_few", one.few)):
+            if words:
+                rows[i][key] = words
         protocols.append(one.protocol)
     return "; ".join(dict.fromkeys(protocols))
 

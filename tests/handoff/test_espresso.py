@@ -1,6 +1,7 @@
 """Inputs of pw.x, and the real program where it is installed."""
 
 import shutil
+import subprocess
 
 import ase.io
 import numpy as np
@@ -93,6 +94,29 @@ def test_runs_that_went_wrong_are_listed(pseudos, tmp_path):
     assert "not run yet" in reasons["0000_Si2"] and reasons["0001_Si2"] == "pw.x stopped: S matrix not positive"
     assert "has no end" in reasons["0002_Si2"] and reasons["0003_Si2"] == "the electrons did not converge"
     assert "asegen.json cannot be read" in reasons["0004_Si2"] and not any(one.converged for one in found)
+
+
+def test_crashes_without_an_output_are_told_from_runs_to_come(pseudos, tmp_path):
+    out = tmp_path / "out"
+    export([bulk("Si")] * 4, out, "espresso", espresso_options=pseudos)
+    text = " %%%%%%\n     task #         0\n     from readpp : error #         1\n     file ../pseudo/Si.UPF   not found\n %%%%%%\n"
+    (out / "0000_Si2" / "CRASH").write_text(text)
+    (out / "0001_Si2" / "input_tmp.in").write_text("")
+    (out / "0002_Si2" / "CRASH").write_text("")
+    reasons = [one.reason for one in collect(out)]
+    assert reasons[0] == "pw.x has crashed: file ../pseudo/Si.UPF not found; there is no espresso.pwo"
+    assert "was begun" in reasons[1] and "has crashed, was stopped" in reasons[1] and "does not say why" in reasons[2]
+    assert reasons[3] == "not run yet: there is no espresso.pwo"
+
+
+def test_the_script_adds_what_the_program_reads_and_writes(pseudos, tmp_path):
+    out = tmp_path / "out"
+    export(bulk("Si"), out, "espresso", espresso_options=pseudos)
+    environment = {"COMMAND": "echo program", "PATH": "/usr/bin:/bin"}
+    said = subprocess.run(["bash", "job.sh"], cwd=out, env=environment, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert (out / "0000_Si2" / "espresso.pwo").read_text() == "program -in espresso.pwi\n"
+    assert "COMMAND=${COMMAND:-mpirun pw.x}" in (out / "job.sh").read_text()
 
 
 def test_a_missing_program_and_a_missing_input(pseudos, tmp_path):

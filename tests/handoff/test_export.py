@@ -172,6 +172,40 @@ def test_commands(file, tmp_path, write_vasprun):
         assert "Traceback" not in run("export", file, "--to", "vasp", "--out", tmp_path / "w", *wrong, code=1).output
 
 
+def test_options_of_another_target_are_refused(file, tmp_path):
+    for target, option, words in (
+        ("vasp", ["--ecutwfc", "50"], "--ecutwfc is an option of espresso; --to vasp has none such"),
+        ("vasp", ["--min-length", "8"], "--min-length is an option of phonopy"),
+        ("espresso", ["--set", "mp-scan"], "--set is an option of vasp; --to espresso"),
+        ("phonopy", ["--kspacing", "0.3"], "--kspacing is an option of espresso"),
+        ("jobflow", ["--setting", "ENCUT=600"], "--setting is an option of vasp and espresso"),
+        ("vasp", ["--setting", "FOO=bar"], "FOO is no INCAR tag"),
+    ):
+        said = run("export", file, "--to", target, "--out", tmp_path / "w", *option, code=1)
+        assert words in said.output and "Traceback" not in said.output
+    run("export", file, "--to", "vasp", "--set", "mp-scan", "--out", tmp_path / "w", "-n", 1)
+
+
+def test_a_relaxed_run_gives_its_relaxed_crystals(file, tmp_path):
+    ase.io.write(tmp_path / "polymorphs.extxyz", [bulk("Ge")])
+    done = export(tmp_path, tmp_path / "out")
+    assert done.names == ["0000_Ge2"]
+    (remark,) = done.remarks
+    assert "polymorphs.extxyz was read" in remark and "structures.extxyz holds the crystals as generated" in remark
+    assert "polymorphs.extxyz was read" in run("export", tmp_path, "--to", "vasp", "--out", tmp_path / "two").stderr
+    assert export(file, tmp_path / "three").names[0] == "0000_SrTiO3"  # the file that was asked for
+
+
+def test_nothing_exported_and_nothing_collected_is_a_failure(tmp_path):
+    close = Atoms("H2", positions=[[0, 0, 0], [0.1, 0, 0]], cell=[4] * 3, pbc=True)
+    ase.io.write(tmp_path / "close.extxyz", [close, close])
+    assert "0.10 Å apart" in run("export", tmp_path / "close.extxyz", "--to", "vasp", "--out", tmp_path / "a", code=1).output
+    export(bulk("Si"), tmp_path / "b")
+    said = run("collect", tmp_path / "b", code=1)
+    assert "0 of 1 converged" in said.output and "not run yet" in said.output
+    assert json.loads(run("collect", tmp_path / "b", "--json", code=1).stdout)[0]["finished"] is False
+
+
 def test_help_is_quick():
     code = "import sys, asegen.cli.export; sys.exit(any(m in sys.modules for m in ('torch', 'ase', 'pymatgen', 'phonopy', 'numpy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -148,11 +148,34 @@ def test_an_element_without_potcar_is_left_out_and_named(tmp_path):
 
 
 def test_warnings_become_remarks(tmp_path, recwarn):
-    done = export([bulk("Yb"), bulk("Si")], tmp_path / "out", "vasp", vasp_options={"settings": {"ENCUTT": 3}})
+    done = export([bulk("Yb"), bulk("Si")], tmp_path / "out", "vasp", vasp_options={"settings": {"IVDW": 99}})
     assert not [w for w in recwarn if "pymatgen" in str(w.filename)]
-    assert {remark.partition(": ")[0] for remark in done.remarks} == {"0000_Yb", "0001_Si2"}
+    assert {"0000_Yb", "0001_Si2"} <= {remark.partition(": ")[0] for remark in done.remarks}
     assert not [w for w in recwarn if "ISMEAR" in str(w.message)]
-    assert any("Yb_2" in remark for remark in done.remarks) and any("ENCUTT" in remark for remark in done.remarks)
+    assert any("Yb_2" in remark for remark in done.remarks) and any("IVDW" in remark for remark in done.remarks)
+
+
+def test_tags_that_nobody_knows_are_refused(tmp_path):
+    with pytest.raises(HandoffError, match=r"ENCUTT is no INCAR tag that pymatgen knows; did you mean ENCUT\?"):
+        export(bulk("Si"), tmp_path / "out", "vasp", vasp_options={"settings": {"encutt": 3}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_smearing_of_metals_is_said_once(tmp_path):
+    crystals = [bulk("Cu"), bulk("Si"), bulk("Al")]
+    done = export(crystals, tmp_path / "out", "vasp")
+    (remark,) = done.remarks
+    assert "ISMEAR = -5" in remark and "metals here: 2" in remark and "--setting ISMEAR=1 --setting SIGMA=0.1" in remark
+    assert Incar.from_file(tmp_path / "out" / "0000_Cu" / "INCAR")["ISMEAR"] == -5
+    other = export(crystals, tmp_path / "b", "vasp", vasp_options={"settings": {"ISMEAR": 1, "SIGMA": 0.1}})
+    assert not other.remarks and other.energy_scales == ["vasp:PBE:mp-relax:ISMEAR=1,SIGMA=0.1"]
+
+
+def test_a_crashed_run_is_not_one_to_come(tmp_path):
+    export([bulk("Si"), bulk("Ge")], tmp_path / "out", "vasp")
+    (tmp_path / "out" / "0001_Ge2" / "OUTCAR").write_text("begun")
+    first, second = collect(tmp_path / "out")
+    assert first.reason.startswith("not run yet") and second.reason.startswith("VASP has crashed or was stopped, see OUTCAR")
 
 
 def test_results_are_joined_and_reordered(perovskite, write_vasprun, tmp_path):

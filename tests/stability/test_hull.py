@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,20 +11,24 @@ import typer
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.io import write
+from ase.io import read, write
 from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 from typer.testing import CliRunner
 
-from asegen.calculators.potentials import MP2020, RAW_PBE, potential
+from asegen.calculators.potentials import MP2020, POTENTIALS, RAW_PBE, potential
+from asegen.cli.hull import _rounded
 from asegen.cli.hull import hull as hull_command
 from asegen.errors import StabilityError
+from asegen.metrics.cache import Cache
+from asegen.stability.competing import CompetingPhases
 from asegen.stability.entries import Entry, Phases
 from asegen.stability.hull import Hull, hull_distance
 from asegen.stability.hull_plots import plot_hull
-from asegen.stability.relax import relax
+from asegen.stability.relax import Relaxed, relax
+from asegen.stability.scales import elemental_offsets, elemental_references
 
 OWN = "own:test"
 
@@ -106,6 +111,82 @@ def test_scales_are_never_mixed():
     relaxed = relax(CU3AU, EMT(), path=False)
     with pytest.raises(StabilityError, match=r"own:EMT-\w+.*MP2020"):
         hull_distance([relaxed], "7net-0", [entry("Cu", -4.0, MP2020)])
+
+
+SALT = bulk("NaCl", "rocksalt", a=5.7)
+
+
+def relaxed_by(name: str, atoms: Atoms, energy: float, scale: str) -> Relaxed:
+    made = relax(CU3AU, EMT(), steps=1, path=False)
+    return replace(made, start=atoms, atoms=atoms, energy=energy, energy_per_atom=energy / len(atoms), potential=name, scale=scale)
+
+
+def test_potentials_are_never_mixed():
+    seven, gnet = relaxed_by("7net-0", SALT, -6.786, RAW_PBE), relaxed_by("chgnet", SALT, -7.4, MP2020)
+    dft = [entry("NaCl", -3.7, MP2020)]
+    with pytest.raises(StabilityError, match="energies of 7net-0 and of chgnet cannot be compared"):
+        hull_distance([seven, gnet], reference=dft)
+    with pytest.raises(StabilityError, match="energies of chgnet and of 7net-0"):
+        hull_distance([gnet, SALT], "7net-0", dft)
+    for other in (Entry("NaCl", -3.7, MP2020, "chgnet"), Entry("NaCl", -3.7, MP2020, "mine", potential="chgnet")):
+        with pytest.raises(StabilityError, match="computed with 7net-0, the competing phases with chgnet"):
+            hull_distance(seven, reference=[other])
+        assert hull_distance(gnet, reference=[other]).ok
+    with pytest.raises(StabilityError, match="computed with chgnet, the competing phases with 7net-0"):
+        hull_distance(gnet, reference=CompetingPhases(potential("7net-0"), cache=Cache(keep=False)))
+    with pytest.raises(StabilityError, match="mixes potentials"):
+        hull_distance(seven, reference=[*dft, other, Entry("NaCl3", -3.0, MP2020, "7net-0")])
+    assert "energies of 7net-0 against a hull of DFT energies" in hull_distance(seven, reference=dft).protocol
+    assert "DFT" not in hull_distance(gnet, reference=[other]).protocol
+    assert "DFT" not in hull_distance(SALT, reference=dft, energies=[-7.4], scale=MP2020).protocol
+
+
+def test_elements_that_a_potential_gets_wrong_are_named():
+    iron = relaxed_by("7net-0", bulk("Fe"), elemental_references()["Fe"].energy_per_atom + 0.104, RAW_PBE)
+    found = hull_distance(iron, reference=[entry("NaCl", -3.7, MP2020)])
+    assert found.e_above_hull == pytest.approx(0.104)
+    assert "7net-0 is off the Materials Project's elements (eV/atom): Fe +0.104" in found.warning
+    assert not hull_distance(bulk("Fe"), reference=[entry("Fe", -8.0, MP2020)], energies=[-8.0], scale=MP2020).warning
+    salt = relaxed_by("7net-0", SALT, -6.786, RAW_PBE)
+    assert "off" not in hull_distance(salt, reference=[entry("NaCl", -3.7, MP2020)]).warning
+    for name in POTENTIALS:
+        offsets = elemental_offsets()[name]
+        assert len(offsets) > 80 and max(map(abs, offsets.values())) < 0.25
+
+
+def test_the_offsets_are_those_of_the_potential():
+    pytest.importorskip("sevenn")
+    for symbol in ("Si", "Fe"):
+        reference = elemental_references()[symbol]
+        found = hull_distance(reference.atoms, "7net-0", [entry("NaCl", -3.7, MP2020)])
+        assert found.e_above_hull == pytest.approx(elemental_offsets()["7net-0"][symbol], abs=1e-3)
+
+
+def test_a_poor_reference_is_said_to_be():
+    salt = hull_distance(SALT, reference=[entry("NaCl", -3.7, MP2020)], energies=[-7.4], scale=MP2020)
+    assert salt.few == "Cl-Na: there is only NaCl to compete; the elements Cl, Na are those of the Materials Project"
+    none = hull_distance(bulk("MgO", "rocksalt", a=4.2), reference=[entry("NaCl", -3.7, MP2020)], energies=[-12.0], scale=MP2020)
+    assert none.few.startswith("Mg-O: there is no compound to compete")
+    own = hull_distance(CU3AU, reference=BINARY, energies=[-6.0], scale=OWN)
+    assert own.few == "Au-Cu: there is only Cu3Au, CuAu, CuAu3 to compete"
+    more = [*BINARY, entry("Cu2Au", -1.0), entry("CuAu2", -1.0)]
+    assert not hull_distance(CU3AU, reference=more, energies=[-6.0], scale=OWN).few
+    assert not hull_distance(bulk("Cu"), reference=BINARY, energies=[-1.0], scale=OWN).few
+
+
+def test_what_cannot_be_judged_is_refused_with_a_sentence():
+    for wrong, words in ((3, "crystals cannot be of type int"), ([CU3AU, "Cu"], "crystal 2 is a str")):
+        with pytest.raises(StabilityError, match=words):
+            hull_distance(wrong, reference=BINARY, energies=[-1.0, -1.0], scale=OWN)
+    for wrong, words in (({"Cu": 1}, "reference cannot be of type dict"), (["Cu"], "holds a str; an Entry")):
+        with pytest.raises(StabilityError, match=words):
+            hull_distance(CU3AU, reference=wrong, energies=[-1.0], scale=OWN)
+    with pytest.raises(StabilityError, match="effort 'silly' is not known"):
+        hull_distance(CU3AU, reference=BINARY, energies=[-1.0], scale=OWN, effort="silly")
+    named = CU3AU.copy()
+    named.info.update(dft_energy=-1.0, note="text")
+    with pytest.raises(StabilityError, match=r"no crystal has an energy 'foo'; numbers there are: dft_energy$"):
+        hull_distance([named, CU3AU], reference=BINARY, energies="foo", scale=OWN)
 
 
 def test_a_relaxation_brings_its_energy():
@@ -202,6 +283,8 @@ def test_the_command_as_json(command, files):
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert [row["formula"] for row in rows] == ["AuCu3", "NaCl", "Cu", "Ag"]
+    assert [row["position"] for row in rows] == [0, 1, 2, 3] and all(row["name"] for row in rows)
+    assert [row["reason"] for row in rows[:3]] == [None] * 3
     assert rows[3]["e_above_hull"] is None and "dft" in rows[3]["reason"] and rows[3]["stable"] is None
     for row in rows[:3]:
         assert row["stable"] == (row["e_above_hull"] <= 0.05) and row["scale"] == MP2020 and row["protocol"]
@@ -214,10 +297,53 @@ def test_the_command_with_files(command, files):
     result = command(files / "c.extxyz", "--reference", files / "r.csv", "--energy", "dft", "--scale", RAW_PBE, "--out", out)
     assert result.exit_code == 0, result.output
     assert {path.name for path in out.iterdir()} == {
-        "hull.json", "hull.csv", "structures.extxyz", "hull_Au-Cu.png", "hull_Cl-Na.png",
+        "asegen-hull.json", "hull.json", "hull.csv", "structures.extxyz", "hull_Au-Cu.png", "hull_Cl-Na.png",
     }  # fmt: skip
     assert len((out / "hull.csv").read_text().splitlines()) == 5
     assert "AuCu3" in result.output and "1 not judged" in result.output
+
+
+def test_earlier_results_are_not_replaced_unasked(command, files):
+    out = files / "out"
+    asked = [files / "c.extxyz", "--reference", files / "r.csv", "--energy", "dft", "--scale", RAW_PBE, "--out", out]
+    assert command(*asked).exit_code == 0
+    before = (out / "hull.json").read_text()
+    assert command(*asked).exit_code == 0 and (out / "hull.json").read_text() == before
+    write(files / "two.extxyz", read(files / "c.extxyz", index="1:3"))
+    result = command(files / "two.extxyz", *asked[1:])
+    assert result.exit_code == 1 and "--overwrite" in result.output and (out / "hull.json").read_text() == before
+    assert command(*asked, "--stable-below", 0.1).exit_code == 1
+    (out / "notes.txt").write_text("mine")
+    assert command(files / "two.extxyz", *asked[1:], "--overwrite").exit_code == 0
+    assert {path.name for path in out.iterdir()} == {
+        "asegen-hull.json", "hull.json", "hull.csv", "structures.extxyz", "hull_Cl-Na.png", "notes.txt",
+    }  # fmt: skip
+    run = files / "run"
+    run.mkdir()
+    (run / "structures.extxyz").write_text("generated")
+    result = command(*asked[:-1], run, "--overwrite")
+    assert result.exit_code == 1 and "not of asegen hull" in result.output and (run / "structures.extxyz").read_text() == "generated"
+
+
+def test_the_command_fails_where_nothing_is_judged(command, files):
+    polonium = bulk("Po", "sc", a=3.3)
+    polonium.info["material_id"] = "po [red]"
+    write(files / "po.extxyz", polonium)
+    result = command(files / "po.extxyz", "--reference", files / "r.csv", "--no-relax")
+    assert result.exit_code == 1 and "1 not judged" in result.output and "0 (po [red]): 7net-0 does not know Po" in result.output
+    result = command(files / "po.extxyz", "--reference", files / "r.csv", "--no-relax", "--json")
+    assert result.exit_code == 1 and "does not know Po" in json.loads(result.stdout)[0]["reason"]
+
+
+def test_the_table(command, files):
+    (files / "own.csv").write_text("formula,formation_energy_per_atom\nNaCl,-2.1\n")
+    result = command(files / "c.extxyz", "--reference", files / "own.csv", "--energy", "dft", "--scale", RAW_PBE)
+    assert result.exit_code == 0 and "-0.000" not in result.output
+    assert "Cl-Na: there is only NaCl to compete; the elements Cl, Na are those of the Materials Project" in result.output
+    assert _rounded(-1e-5) == 0 and str(_rounded(-1e-5)) == "0.0"
+    missing = command(files / "c.extxyz", "--reference", files / "own.csv", "--energy", "foo", "--scale", RAW_PBE)
+    assert missing.exit_code == 1 and "numbers there are: dft" in missing.output
+    assert command(files / "c.extxyz", "--processes", -1).exit_code == 2
 
 
 def test_the_command_says_what_is_wrong(command, files, monkeypatch):
@@ -231,6 +357,7 @@ def test_the_command_says_what_is_wrong(command, files, monkeypatch):
         (files / "c.extxyz", "--scale", RAW_PBE),
         (files / "c.extxyz", "--reference-scale", RAW_PBE),
         (files / "c.extxyz", "--effort", "enormous", "--no-cache"),
+        (files / "c.extxyz", "--effort", "enormous", "--reference", files / "r.csv"),
     ):
         result = command(*arguments)
         assert result.exit_code == 1 and result.output.strip().startswith("asegen: ")

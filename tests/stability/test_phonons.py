@@ -19,6 +19,7 @@ from asegen.errors import NoEnergyError, PotentialError, StabilityError
 from asegen.stability.phonon_cells import commensurate_cell, mesh_of, multiples, spelled, standard_cell, stars
 from asegen.stability.phonon_thermal import thermal
 from asegen.stability.phonons import phonons
+from asegen.stability.relax import relax
 
 THZ = 15.6333  # sqrt(eV/Å²/amu) / 2π in THz
 L10 = Atoms("CuAu", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=[2.75, 2.75, 3.85], pbc=True)
@@ -223,6 +224,23 @@ def test_refusals_are_one_sentence(atoms, calculator, options, kind, words):
     with pytest.raises(kind, match=words) as caught:
         phonons(atoms, calculator, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_relaxation_is_as_good_as_its_crystal_and_nothing_else_is():
+    relaxed = relax(bulk("Cu", a=3.6), EMT(), path=False)
+    found, same = (phonons(given, EMT(), supercell=(1, 1, 1)) for given in (relaxed, relaxed.atoms))
+    assert found.min_frequency == same.min_frequency and found.stable
+    for wrong, word in (("Cu.cif", "str"), (None, "NoneType"), ([bulk("Cu")], "list")):
+        with pytest.raises(StabilityError, match=f"not a {word}"):
+            phonons(wrong, EMT())
+
+
+def test_a_supercell_that_sees_no_zone_boundary_says_so(l10):
+    alone = phonons(L10, EMT(), supercell=(1, 1, 1), mesh=(2, 2, 2))
+    assert any("only Γ is commensurate with the 1×1×1 supercell" in warning for warning in alone.warnings)
+    assert not any("commensurate" in warning for warning in l10.warnings)
+    # the conventional cell of a face-centred crystal holds X
+    assert not any("commensurate" in warning for warning in phonons(bulk("Cu", a=3.6), EMT(), supercell=(1, 1, 1)).warnings)
 
 
 @pytest.fixture(scope="module")

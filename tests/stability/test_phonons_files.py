@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import ase.io
 import numpy as np
@@ -18,6 +19,7 @@ from asegen.calculators.potentials import potential
 from asegen.cli.phonons import phonons as command
 from asegen.datasets.readers import read_rows
 from asegen.errors import StabilityError
+from asegen.stability.phonon_follow import fix, follow
 from asegen.stability.phonon_plots import bands, write_phonons
 from asegen.stability.phonon_runs import Study, study
 from asegen.stability.phonons import phonons
@@ -63,6 +65,7 @@ def test_each_gets_a_result_or_a_reason(several, tmp_path):
     plan = Study(potential(EMT()), fix=True, settings={"supercell": (2, 2, 2), "mesh": (6, 6, 6)})
     out = tmp_path / "out"
     records = list(study(read_rows(several), plan, out))
+    assert [record["position"] for record in records] == [0, 1, 2, 3]
     assert [record.get("stable") for record in records] == [True, None, False, None]
     assert "0.20 Å apart" in records[1]["reason"]
     assert records[2]["fixed"]["stable"] and records[2]["fixed"]["steps"][0]["spacegroup"] == 194
@@ -97,12 +100,36 @@ def test_command_says_in_one_sentence(run, several, tmp_path):
         assert expected in result.stderr and len(result.stderr.strip().splitlines()) == 1
 
 
+def test_a_point_that_the_path_has_not_is_refused_before_any_force(run, several, tmp_path, unstable, monkeypatch):
+    # the package has a function of the module's name
+    monkeypatch.setattr(sys.modules[phonons.__module__], "forces_of", lambda *arguments: pytest.fail("forces were computed"))
+    plan = Study(potential(EMT()), relax=False, fix=True, at="Z", settings={"supercell": (2, 2, 2)})
+    first, *_ = study(read_rows(several), plan)
+    assert first["reason"] == "the path of Fm-3m has no point Z; it has K, L, U, W, W_2, X, Γ"
+    with pytest.raises(StabilityError, match="has no point Z"):
+        fix(bulk("Cu"), EMT(), at="Z")
+    with pytest.raises(StabilityError, match="Im-3m has no point Z; it has H, N, P, Γ"):
+        follow(unstable, at="Z")
+
+
+def test_command_fails_where_no_crystal_has_phonons(run, tmp_path):
+    close = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 0.2]], cell=[4] * 3, pbc=True)
+    ase.io.write(tmp_path / "close.extxyz", [close, close])
+    result = run(tmp_path / "close.extxyz", "--json", "--processes", 1)
+    assert result.exit_code == 1
+    assert [(row["position"], "0.20 Å apart" in row["reason"]) for row in json.loads(result.stdout)] == [(0, True), (1, True)]
+    assert "no phonons" in run(tmp_path / "close.extxyz").stdout
+    assert run(tmp_path / "close.extxyz", "--processes", 0).exit_code == 2
+
+
 def test_command_prints_json(run, tmp_path):
     pytest.importorskip("sevenn")
     ase.io.write(tmp_path / "two.extxyz", [bulk("NaCl", "cesiumchloride", a=3.4), bulk("Po", "sc", a=3.3)])
     result = run(tmp_path / "two.extxyz", "--json", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
-    first, second = (json.loads(line) for line in result.stdout.splitlines())
+    first, second = json.loads(result.stdout)
+    assert [(row["position"], row["name"]) for row in (first, second)] == [(0, "two.extxyz #1"), (1, "two.extxyz #2")]
+    assert first["reason"] is None
     assert {"min_frequency", "q_point", "q_label", "stable", "protocol", "supercell", "displacement", "mesh", "potential"} <= set(first)
     assert first["relaxation"]["calls"] > 0
     assert "does not know Po" in second["reason"]
