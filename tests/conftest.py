@@ -12,6 +12,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from hypothesis import HealthCheck, settings
+from vasp_files import perovskite, write_vasprun  # noqa: F401 (fixtures)
 
 from asegen.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from asegen.networks import build_network
