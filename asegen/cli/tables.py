@@ -40,13 +40,19 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, str
     for heading in columns:
         table.add_column(heading, justify="right")
     for row in rows[:_MOST]:
-        cells = ["-" if row.get(key) is None else format(row[key], style) for key, style in columns.values()]
+        cells = ["-" if row.get(key) is None else _cell(row[key], style) for key, style in columns.values()]
         table.add_row(str(row["position"]), row.get("formula", "-"), *cells, style="red" if row.get("reason") else None)
     console.print(table)
     if len(rows) > _MOST:
         console.print(f"… and {len(rows) - _MOST} more")
     for row in [row for row in rows if row.get("reason")][:20]:
         console.print(f"{row['position']} ({row['name']}): {row['reason']}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _cell(value: Any, style: str) -> str:
+    """A value as text; what rounds to zero has no minus."""
+    text = format(value, style)
+    return text.replace("-", "+" if style.startswith("+") else "") if isinstance(value, float) and not text.strip("+-0.%") else text
 
 
 @contextmanager
