@@ -152,7 +152,7 @@ def screen(
 
 
 def _row(i: int, row: Row) -> dict[str, Any]:
-    base: dict[str, Any] = {"id": i, "name": row.name, "status": "broken" if row.error else "read", "reason": row.error or None}
+    base: dict[str, Any] = {"id": i, "position": i, "name": row.name, "status": "broken" if row.error else "read", "reason": row.error or None}
     known = {**row.properties, **row.info}
     return {**base, **{key: known[key] for key in _PROVENANCE if key in known}}
 
