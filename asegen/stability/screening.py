@@ -152,7 +152,8 @@ def screen(
 
 
 def _row(i: int, row: Row) -> dict[str, Any]:
-    base: dict[str, Any] = {"id": i, "position": i, "name": row.name, "status": "broken" if row.error else "read", "reason": row.error or None}
+    status = "broken" if row.error else "read"
+    base: dict[str, Any] = {"id": i, "position": i, "name": row.name, "status": status, "reason": row.error or None}
     known = {**row.properties, **row.info}
     return {**base, **{key: known[key] for key in _PROVENANCE if key in known}}
 
