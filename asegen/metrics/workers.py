@@ -158,7 +158,7 @@ class _Worker:
         self.connection, other = (context or multiprocessing).Pipe()
         self.process: Any
         if context is None:
-            self.process = _Program(other, function, prepare)
+            self.process = _Program(other)
             _send(self.connection, (function, prepare))
         else:
             if prepare is not None and context.get_start_method() == "fork":
@@ -192,7 +192,7 @@ class _Worker:
 class _Program:
     """A new Python program with one thread that serves a connection; as much of a process as a worker needs."""
 
-    def __init__(self, connection: Connection, function: Callable[[Any], Any], prepare: Callable[[], None] | None):
+    def __init__(self, connection: Connection):
         handle = connection.fileno()
         code = f"from asegen.metrics.workers import serve_connection; serve_connection({handle}, {os.getpid()})"
         threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
