@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from ase import Atoms
 
 from .checkpoint import Checkpoint, load_checkpoint
+from .contacts import too_close
 from .devices import resolve_device
 from .dynamics.annealed import make_walk
 from .dynamics.batched import sample
@@ -23,13 +25,21 @@ from .starts import Request, Start, free_crystal, make_starts, prototypes_for, s
 SYSTEMS = ("diffusion", "structrepdiff")
 """Systems that generate."""
 
+TRIES = 5
+"""Walks of the score model for one crystal, from other seeds, before its place stays empty."""
+
+
+class GenerationWarning(UserWarning):
+    """Some of the crystals asked for could not be made; the message says which and why."""
+
 
 def generate(
     formula: str | Sequence[str] | None = None,
     n: int = 1,
-    units: int | Sequence[int] = 1,
+    units: int | Sequence[int] | None = None,
     seed: int = 0,
     *,
+    order: str = "stable",
     start: str | None = None,
     spacegroup: int | str | None = None,
     sites: str | None = None,
@@ -52,14 +62,16 @@ def generate(
     Parameters
     ----------
     formula : str or list of str, optional
-        Content of the primitive cell, as written: ``"SrTiO3"`` has five atoms, ``"Sr2Ti2O6"`` ten. None: elements and
-        numbers of atoms are generated too (de novo), or `sites` says them.
+        The composition: ``"SrTiO3"``. None: elements and numbers of atoms are generated too (de novo), or `sites` says them.
     n : int
         Crystals per formula (and per entry of `units`).
-    units : int or list of int
-        Formula units in the cell.
+    units : int or list of int, optional
+        Formulas, as written, in the primitive cell: ``"Ti2O4"`` with 1 has six atoms. Default: cells of any size.
     seed : int
         The same seed gives the same crystals, whatever the batch size and whatever else is generated after them.
+    order : str
+        ``"stable"``: what forms. Known crystals of the composition come first, by their energy above the convex hull. ``"likely"``: what a
+        database of such crystals would hold, metastable ones too (give `units` with it: the question of the benchmarks).
     start : str, optional
         ``"prototypes"``: the most probable prototypes of the formula, each with its space group, its free parameters as the
         model predicts them; where these run out, random sites of a space group, filled by the score model. ``"random"``: the
@@ -69,10 +81,10 @@ def generate(
     sites : str, optional
         Wyckoff positions to occupy, such as ``"Fe:4c,4a O:8d"``; needs `spacegroup`.
     new : bool
-        Look for what the training data do not hold: known crystals of this very formula no longer come first, and count as
-        evidence against their prototype. Default: they come first.
+        Look for what the training data do not hold: known crystals of the composition are left out, and count as evidence against
+        what is like them.
     diversity : float
-        Between 0 (candidates in the order of their probability) and 1 (like candidates only at the end).
+        Between 0 (every candidate counts for itself) and 1 (what is nearly the same crystal as a better one only at the end).
     refine : float
         Blur the prototypes' crystals by so many Å (about 0.05) and let the score model sharpen them inside their group.
         Default: 0, not at all, which was measured to be as good (README).
@@ -105,9 +117,12 @@ def generate(
         n crystals of the first formula, best first, then n of the second, … Each has ``info["seed"]``, ``info["checkpoint"]``,
         ``info["checkpoint_hash"]`` and ``info["steps"]`` (0 where the score model had nothing to do); with a group also
         ``info["rank"]``, ``info["start"]`` (``"prototype"`` or ``"sites"``), ``info["spacegroup"]``, ``info["prototype"]`` (group and
-        sites), and for prototypes ``info["probability"]`` and ``info["known"]`` (the training data hold this formula in this
-        prototype). ``random_crystal(formula, units, seed=s)`` followed by ``AnnealedLangevin(atoms, seed=s)`` with
-        ``s = info["seed"]`` gives a crystal of ``start="random"`` again.
+        sites), and for prototypes ``info["probability"]``, ``info["known"]`` (the training data hold this crystal: it has its own cell
+        and coordinates, and ``info["material_id"]``), ``info["e_above_hull"]`` (eV/atom) and ``info["e_above_hull_source"]``
+        (``"published"``, ``"computed"`` by an interatomic potential, ``"predicted"`` from like crystals).
+        ``random_crystal(formula, units, seed=s)`` followed by ``AnnealedLangevin(atoms, seed=s)`` with ``s = info["seed"]`` gives a
+        crystal of ``start="random"`` again. Elements stand in the order of the formula. No two atoms are closer than 0.55 of the sum
+        of their covalent radii (:mod:`asegen.contacts`): what the score model makes otherwise is made again from another seed.
 
     Raises
     ------
@@ -118,17 +133,22 @@ def generate(
     GroupError, SitesError
         No such space group; sites or a formula that it cannot hold.
 
+    Warns
+    -----
+    GenerationWarning
+        A place stays empty because every try put atoms on each other; the list is then shorter.
+
     Examples
     --------
-    >>> crystals = generate("SrTiO3", n=16, seed=0)
-    >>> crystals = generate(["Sr2Ti2O6", "NaCl"], n=4, start="random")
+    >>> crystals = generate("TiO2", n=8)
+    >>> crystals = generate(["Sr2Ti2O6", "NaCl"], n=4, units=1, start="random")
     >>> crystals = generate("SrTiO3", n=4, spacegroup="Pm-3m")
     >>> crystals = generate(n=8)
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size = {batch_size} must be at least 1")
     if system == "structrepdiff":
-        if formula is not None or units != 1 or start or spacegroup is not None or sites or new or refine or prototypes is not None:
+        if formula is not None or units is not None or start or spacegroup is not None or sites or new or refine or prototypes is not None:
             raise FormulaError("system structrepdiff draws formula and cell itself: it takes no formula, units, start, group or prototypes")
         from .structrep.generation import generate_with_steps
 
@@ -140,36 +160,100 @@ def generate(
         raise AsegenError(f"no system {system!r}; known are {', '.join(SYSTEMS)}")
     where = resolve_device(device)
     loaded = load_checkpoint(checkpoint, where)
-    full = make_walk(None, Walk.of(loaded.walk_defaults), steps)
-    request = request_of(formula, n, units, seed, start=start, spacegroup=spacegroup, sites=sites, new=new, diversity=diversity)
+    asked = {"order": order, "start": start, "spacegroup": spacegroup, "sites": sites, "new": new, "diversity": diversity}
+    request = request_of(formula, n, units, seed, **asked)
     starts = make_starts(loaded, request, prototypes_for(loaded, request, prototypes))
-    results: list[Atoms | None] = [None] * len(starts)
-    for position, atoms in (done or {}).items():
-        results[position] = atoms
+    made, empty = fill(
+        loaded, starts, refine, steps, where, batch_size=batch_size, precision=precision, progress=progress, on_batch=on_batch, done=done
+    )
+    if empty:
+        warnings.warn(told(empty, len(starts)), GenerationWarning, stacklevel=2)
+    return made
+
+
+def told(empty: dict[int, str], total: int) -> str:
+    """One sentence about places that stayed empty."""
+    position, reason = next(iter(empty.items()))
+    return f"{len(empty)} of {total} crystals could not be made in {TRIES} tries; number {position}: {reason}"
+
+
+def fill(
+    checkpoint: Checkpoint,
+    starts: Sequence[Start],
+    refine: float = 0.0,
+    steps: int | None = None,
+    device: torch.device | None = None,
+    *,
+    batch_size: int | None = None,
+    precision: str = "float32",
+    progress: bool | Callable[[int, int], None] = False,
+    on_batch: Callable[[list[tuple[int, Atoms]]], None] | None = None,
+    done: dict[int, Atoms] | None = None,
+) -> tuple[list[Atoms], dict[int, str]]:
+    """Take starts through what they still need; see :func:`generate` for the rest.
+
+    Returns
+    -------
+    crystals : list of ase.Atoms
+        In the order of `starts`.
+    empty : dict of int to str
+        Places of `starts` that could not be filled, and why.
+    """
+    where = device or resolve_device(None)
+    full = make_walk(None, Walk.of(checkpoint.walk_defaults), steps)
+    results: dict[int, Atoms] = dict(done or {})
+    empty: dict[int, str] = {}
     # what a kind of start still has to go through; None: it is finished
-    walks: dict[str, Walk | None] = {"random": full, "sites": full, "prototype": refining_walk(loaded, refine)}
+    walks: dict[str, Walk | None] = {"random": full, "sites": full, "prototype": refining_walk(checkpoint, refine)}
+    if walks["prototype"] is not None:
+        for start in starts:
+            if start.kind == "prototype":
+                checkpoint.check_numbers(start.atoms.numbers, "refine needs the score model, and a prototype")
     lengths = [walk.steps if (walk := walks[s.kind]) else 0 for s in starts]
     with _bar(progress, sum(lengths)) as advance:
-        advance(sum(length for length, atoms in zip(lengths, results, strict=True) if atoms is not None))
+        advance(sum(length for k, length in enumerate(lengths) if k in results))
         for kind, walk in walks.items():
-            missing = [k for k, s in enumerate(starts) if s.kind == kind and results[k] is None]
-            for batch in _walk(loaded, [starts[k] for k in missing], walk, where, batch_size, precision, advance):
-                finished = []
-                for position, atoms in batch:
-                    atoms.info.update(checkpoint=loaded.name, checkpoint_hash=loaded.hash, steps=walk.steps if walk else 0)
-                    results[missing[position]] = atoms
-                    finished.append((missing[position], atoms))
-                if on_batch is not None:
-                    on_batch(finished)
-    return [atoms for atoms in results if atoms is not None]
+            pending = {k: s for k, s in enumerate(starts) if s.kind == kind and k not in results}
+            for attempt in range(TRIES):
+                places, failed = list(pending), {}
+                # only the first try counts as progress, so that the bar's length is known
+                count = advance if attempt == 0 else lambda _: None
+                for batch in _walk(checkpoint, list(pending.values()), walk, where, batch_size, precision, count):
+                    finished = []
+                    for position, atoms in batch:
+                        place = places[position]
+                        if reason := too_close(atoms):
+                            failed[place] = reason
+                            continue
+                        atoms.info.update(checkpoint=checkpoint.name, checkpoint_hash=checkpoint.hash, steps=walk.steps if walk else 0)
+                        if attempt:
+                            atoms.info["tries"] = attempt + 1
+                        results[place] = atoms
+                        finished.append((place, atoms))
+                    if on_batch is not None and finished:
+                        on_batch(finished)
+                pending = {k: _again(starts[k], attempt + 1) for k in failed if starts[k].again is not None}
+                empty |= {k: reason for k, reason in failed.items() if starts[k].again is None or attempt == TRIES - 1}
+                if not pending:
+                    break
+    return [results[k] for k in sorted(results)], dict(sorted(empty.items()))
+
+
+def _again(start: Start, attempt: int) -> Start:
+    """The same start from another seed."""
+    assert start.again is not None
+    other = start.again(seed_of(int(start.atoms.info["seed"]), attempt))
+    if "rank" in start.atoms.info:
+        other.atoms.info["rank"] = start.atoms.info["rank"]
+    return other
 
 
 def request_of(
-    formula: str | Sequence[str] | None = None, n: int = 1, units: int | Sequence[int] = 1, seed: int = 0, **options: Any
+    formula: str | Sequence[str] | None = None, n: int = 1, units: int | Sequence[int] | None = None, seed: int = 0, **options: Any
 ) -> Request:
     """A :class:`asegen.starts.Request` from what people write."""
     formulas = [formula] if isinstance(formula, str) else None if formula is None else list(formula)
-    every = [int(units)] if isinstance(units, (int, np.integer)) else list(units)
+    every = None if units is None else [int(units)] if isinstance(units, (int, np.integer)) else list(units)
     return Request(formulas, n, every, seed, **options)
 
 
@@ -251,4 +335,15 @@ class _bar:
             self.bar.stop()
 
 
-__all__ = ["SYSTEMS", "file_name", "free_crystal", "generate", "refining_walk", "request_of", "seed_of"]
+__all__ = [
+    "SYSTEMS",
+    "GenerationWarning",
+    "file_name",
+    "fill",
+    "free_crystal",
+    "generate",
+    "refining_walk",
+    "request_of",
+    "seed_of",
+    "told",
+]

@@ -198,7 +198,7 @@ def prototype_starts(target: Target, smooth: Target, cell: np.ndarray, model: st
     from .prototypes.model import load_prototypes
 
     numbers = target.numbers.numpy()
-    ranked, _ = load_prototypes(model).rank(numbers)
+    ranked, _ = load_prototypes(model).rank(numbers, units=1, order="likely")
     laid = [frac for candidate in ranked[:candidates] for frac in _laid_into(candidate.crystal()[0], cell, numbers)]
     if not laid:
         return []

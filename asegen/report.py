@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import spglib
 from ase import Atoms
 from ase.spacegroup import Spacegroup
@@ -15,6 +15,7 @@ from ase.spacegroup import Spacegroup
 from .checkpoint import replacing
 from .crystals import CrystalBatch
 from .graphs import neighbours
+from .pictures import sheet
 
 SYMPREC = 0.1
 os.environ.setdefault("SPGLIB_WARNING", "OFF")  # it writes to the terminal of whoever runs a thousand crystals
@@ -66,27 +67,23 @@ def shortest_distance(atoms: Atoms) -> float:
     return float(distances.min()) if len(distances) else shortest_vector
 
 
-def contact_sheet(crystals: Sequence[Atoms], path: str | Path, most: int = 24) -> None:
-    """PNG with a picture of each crystal (at most `most`), its formula and space group."""
-    from ase.visualize.plot import plot_atoms
-    from matplotlib.figure import Figure
+def contact_sheet(crystals: Sequence[Atoms], path: str | Path, most: int = 24, rows: Sequence[Summary] | None = None) -> None:
+    """PNG with a picture of each crystal, its formula and space group.
 
+    Parameters
+    ----------
+    crystals : sequence of ase.Atoms
+    path : path
+    most : int
+        So many of them, the first.
+    rows : sequence of Summary, optional
+        Of the crystals, if they are known already.
+    """
     shown = list(crystals[:most])
-    columns = min(6, max(1, int(np.ceil(np.sqrt(len(shown) * 1.6)))))
-    rows = int(np.ceil(len(shown) / columns))
-    figure = Figure(figsize=(2.5 * columns, 2.7 * rows), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
-    for axis in axes:
-        axis.axis("off")
-    for number, (axis, atoms) in enumerate(zip(axes, shown, strict=False)):
-        picture = atoms.copy()
-        picture.info = {}
-        turned = picture.cell.standard_form()[0]
-        picture.set_cell(turned, scale_atoms=True)
-        picture.wrap()
-        repeat = max(1, min(2, int(np.ceil((6 / len(picture)) ** (1 / 3)))))
-        plot_atoms(picture * (repeat, repeat, repeat), axis, rotation="-80x,15y,0z", radii=0.45)
-        summary = summarize(atoms)
-        axis.set_title(f"{number}: {summary.formula}\n{summary.symbol} ({summary.spacegroup})", fontsize=9)
+    known = [summarize(atoms) for atoms in shown] if rows is None else rows[:most]
+    titles = [f"{number}: {row.formula}\n{row.symbol} ({row.spacegroup})" for number, row in enumerate(known)]
+    # encoded before the file is opened: a run is far more likely killed here than during one write
+    encoded = io.BytesIO()
+    sheet(shown, titles).save(encoded, format="png", dpi=(110, 110))
     with replacing(path) as stream:
-        figure.savefig(stream, format="png", dpi=110)
+        stream.write(encoded.getvalue())

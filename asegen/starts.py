@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
 from .checkpoint import Checkpoint, load_checkpoint
+from .contacts import too_close
 from .crystals import MASK
 from .errors import CheckpointError, FormulaError
 from .formulas import formula_of, numbers_of
 from .prior import atomic_volumes, start_crystal
-from .prototypes.model import Candidate, PrototypeModel, load_prototypes, packaged_prototypes
+from .prototypes.model import PrototypeModel, load_prototypes, packaged_prototypes
+from .prototypes.ranking import ORDERS, Candidate
 from .prototypes.table import composition
 from .symmetry.constraint import SpaceGroup
 from .symmetry.crystal import content, symmetric_crystal
@@ -100,6 +102,8 @@ class Start:
     """``prototype``, ``sites`` (a space group, parameters random) or ``random``."""
     sites: tuple[tuple[str, str], ...] = ()
     """Element and label of every site, in the order of `symmetry`."""
+    again: Callable[[int], Start] | None = field(default=None, repr=False, compare=False)
+    """Another start of the same kind, from another seed; None: there is no other."""
 
 
 @dataclass(frozen=True)
@@ -112,24 +116,27 @@ class Request:
         As written; None: elements are generated too, or the sites say it.
     n : int
         Crystals per formula (and per entry of `units`).
-    units : sequence of int
-        Formula units in the primitive cell.
+    units : sequence of int, optional
+        Formula units in the primitive cell; None: cells of any size.
     seed : int
+    order : str
+        ``"stable"`` or ``"likely"``, see :meth:`asegen.prototypes.PrototypeModel.rank`.
     start : str, optional
         ``"prototypes"`` or ``"random"``; None: prototypes where there is a formula and a prototype model.
     spacegroup : int or str, optional
     sites : str, optional
         ``"Fe:4c,4a O:8d"``, needs `spacegroup`.
     new : bool
-        Leave known crystals of the very formula to the end (see :meth:`asegen.prototypes.PrototypeModel.rank`).
+        Leave known crystals of the formula out (see :meth:`asegen.prototypes.PrototypeModel.rank`).
     diversity : float
         See :func:`asegen.prototypes.selection.select`.
     """
 
     formulas: Sequence[str] | None
     n: int = 1
-    units: Sequence[int] = (1,)
+    units: Sequence[int] | None = None
     seed: int = 0
+    order: str = "stable"
     start: str | None = None
     spacegroup: int | str | None = None
     sites: str | None = None
@@ -139,12 +146,14 @@ class Request:
     def __post_init__(self) -> None:
         if isinstance(self.n, bool) or int(self.n) != self.n or self.n < 1:
             raise FormulaError(f"n = {self.n!r} is not a positive number of crystals")
+        if self.order not in ORDERS:
+            raise FormulaError(f"order = {self.order!r} is not one of {', '.join(ORDERS)}")
         if self.start is not None and self.start not in STARTS:
             raise FormulaError(f"start = {self.start!r} is not one of {', '.join(STARTS)}")
         if self.sites is not None and self.spacegroup is None:
             raise FormulaError(f"the sites {self.sites!r} need a space group: Wyckoff letters mean nothing without one")
         if self.formulas is None and self.sites is None:
-            if list(self.units) != [1]:
+            if self.units is not None:
                 raise FormulaError("units have no meaning without a formula")
             if self.start == "prototypes":
                 raise FormulaError("prototypes are chosen for a formula; give one, or start from random atoms (start='random')")
@@ -194,54 +203,160 @@ def make_starts(checkpoint: Checkpoint, request: Request, prototypes: PrototypeM
     Raises
     ------
     FormulaError
-        A formula that cannot be read, is outside what the checkpoint has seen, or that the space group cannot hold.
+        A formula that cannot be read, that holds an element nobody has seen, that the space group cannot hold, or that only the score
+        model could treat and is outside what it has seen.
     """
     if request.formulas is None and request.sites is None:
-        return [Start(free_crystal(checkpoint, seed_of(request.seed, k)), None, "random") for k in range(request.n)]
+        def free(seed: int) -> Start:
+            return Start(free_crystal(checkpoint, seed), None, "random", again=free)
+
+        return [free(seed_of(request.seed, k)) for k in range(request.n)]
     group = None if request.spacegroup is None else space_group(request.spacegroup)
     starts: list[Start] = []
     for text in request.formulas or [formula_of_sites(str(request.sites), group)]:
-        for number in request.units:
-            numbers = numbers_of(text, number)
-            checkpoint.check_numbers(numbers, f"{text} with units={number}" if number != 1 else str(text))
-            if group is not None:
-                check_formula(content(numbers), group)
-                if request.sites is not None:
-                    parse_sites(request.sites, group, content(numbers))
+        for units in request.units or (None,):
             seeds = [seed_of(request.seed, len(starts) + k) for k in range(request.n)]
-            if prototypes is None and group is None:
-                starts += [Start(random_crystal(text, int(number), seed=seed), None, "random") for seed in seeds]
-            else:
-                starts += _symmetric_starts(text, numbers, seeds, request, group, prototypes)
+            starts += _Planner(checkpoint, request, group, prototypes, str(text), units).starts(seeds)
     return starts
 
 
-def _symmetric_starts(
-    text: str, numbers: np.ndarray, seeds: list[int], request: Request, group: Group | None, model: PrototypeModel | None
-) -> list[Start]:
-    """Prototypes first, then random sites."""
-    starts: list[Start] = []
-    if model is not None:
-        candidates, _ = model.rank(numbers, spacegroup=group, new=request.new, diversity=request.diversity)
-        if request.sites is not None and group is not None:
-            wanted = sorted(parse_sites(request.sites, group))
+@dataclass(frozen=True)
+class _Planner:
+    """Starts for one formula."""
+
+    checkpoint: Checkpoint
+    request: Request
+    group: Group | None
+    model: PrototypeModel | None
+    text: str
+    units: int | None
+
+    def starts(self, seeds: list[int]) -> list[Start]:
+        """Prototypes first, then random sites of a space group; random atoms where neither is asked for."""
+        numbers = numbers_of(self.text, 1 if self.units is None else self.units)
+        unknown = [int(z) for z in dict.fromkeys(numbers.tolist()) if np.isnan(atomic_volumes()[z])]
+        if unknown:
+            names = ", ".join(chemical_symbols[z] for z in unknown)
+            raise FormulaError(f"{self.text}: no training crystal contains {names}, so nothing is known of its crystals")
+        sites = self.request.sites
+        if sites is not None and self.group is not None:
+            parse_sites(sites, self.group, content(self._cell_of_sites(numbers)))
+        candidates = self._candidates(numbers)
+        starts: list[Start] = []
+        for candidate in candidates:
+            if len(starts) == len(seeds):
+                break
+            start = prototype_start(candidate, seeds[len(starts)])
+            # parameters predicted far from any example can put atoms on each other
+            if not too_close(start.atoms):
+                starts.append(start)
+        if len(starts) < len(seeds):
+            cells = self._cells(numbers, candidates)
+            for seed, cell in zip(seeds[len(starts) :], cells(len(seeds) - len(starts)), strict=True):
+                starts.append(self._drawn(cell, seed))
+        if self.model is not None or self.group is not None:
+            for rank, start in enumerate(starts):
+                start.atoms.info["rank"] = rank + 1
+        return starts
+
+    def _cell_of_sites(self, numbers: np.ndarray) -> np.ndarray:
+        """Content of the primitive cell: what the sites hold, if that is the formula, else the formula, which is then refused."""
+        if self.units is None:
+            held = numbers_of(formula_of_sites(str(self.request.sites), self.group))
+            if len(held) % len(numbers) == 0 and content(held) == content(np.tile(numbers, len(held) // len(numbers))):
+                return held
+        return numbers
+
+    def _candidates(self, numbers: np.ndarray) -> list[Candidate]:
+        if self.model is None:
+            return []
+        asked = self.request
+        units = None if self.units is None and asked.sites is None else 1
+        if asked.sites is not None:
+            numbers = self._cell_of_sites(numbers)
+        candidates, _ = self.model.rank(
+            numbers, units=units, order=asked.order, spacegroup=self.group, new=asked.new, diversity=asked.diversity
+        )
+        if asked.sites is not None and self.group is not None:
+            wanted = sorted(parse_sites(asked.sites, self.group))
             candidates = [c for c in candidates if sorted(c.sites) == wanted]
-        starts = [prototype_start(candidate, seed) for candidate, seed in zip(candidates, seeds, strict=False)]
-    for seed in seeds[len(starts) :]:
-        where = group or _draw_group(numbers, seed, model)
-        atoms = symmetric_crystal(numbers, where, request.sites, seed)
+        return candidates
+
+    def _cells(self, numbers: np.ndarray, candidates: list[Candidate]) -> Callable[[int], list[np.ndarray]]:
+        """Contents of the cells that the score model is to fill, most likely sizes first.
+
+        Raises
+        ------
+        FormulaError, SitesError
+            There are none: too large or unknown to the score model, or impossible in the group.
+        """
+        if self.request.sites is not None:
+            cell = self._cell_of_sites(numbers)
+            self.checkpoint.check_numbers(cell, self._what(cell))
+            return lambda count: [cell] * count
+        if self.units is not None:
+            self.checkpoint.check_numbers(numbers, self._what(numbers))
+            if self.group is not None:
+                check_formula(content(numbers), self.group)
+            return lambda count: [numbers] * count
+        chances = likely_units(numbers, candidates, self.model, self.checkpoint.max_atoms, self.request)
+        if self.group is not None:
+            held = {k: p for k, p in chances.items() if self.group.number in groups_that_hold(content(np.repeat(numbers, k)))}
+            if not held:
+                check_formula(content(numbers), self.group)
+            chances = held
+        if not chances:
+            self.checkpoint.check_numbers(numbers, self._what(numbers))
+        self.checkpoint.check_numbers(np.repeat(numbers, min(chances)), self._what(numbers))
+        return lambda count: [np.repeat(numbers, k) for k in apportion(chances, count)]
+
+    def _what(self, numbers: np.ndarray) -> str:
+        size = f" with units={self.units}" if self.units not in (None, 1) else ""
+        none = "no known prototype is left for it, and " if self.model is not None else ""
+        return f"{none}{self.text}{size}"
+
+    def _drawn(self, numbers: np.ndarray, seed: int) -> Start:
+        """A start for the score model: random sites of a space group, or random atoms where there are no prototypes at all."""
+        if self.model is None and self.group is None:
+            return Start(start_crystal(numbers, seed), None, "random", again=lambda other: self._drawn(numbers, other))
+        where = self.group or _draw_group(numbers, seed, self.model)
+        atoms = symmetric_crystal(numbers, where, self.request.sites, seed)
         constraint = atoms.constraints[0]
         atoms.set_constraint()
         symbol = f"{where.symbol} {atoms.info.pop('sites')}"
         atoms.info.update(start="sites", prototype=symbol, known=False)
-        starts.append(Start(atoms, constraint.symmetry, "sites", tuple(constraint.sites)))
-    for rank, start in enumerate(starts):
-        start.atoms.info["rank"] = rank + 1
-    return starts
+        sites = tuple(constraint.sites)
+        return Start(atoms, constraint.symmetry, "sites", sites, again=lambda other: self._drawn(numbers, other))
+
+
+def likely_units(
+    numbers: np.ndarray, candidates: Sequence[Candidate], model: PrototypeModel | None, max_atoms: int, request: Request
+) -> dict[int, float]:
+    """How likely each number of formula units is, for those that give at most `max_atoms`; empty if even one is too large."""
+    if not candidates and model is not None and request.spacegroup is not None:
+        candidates, _ = model.rank(numbers, order=request.order)
+    written = int(np.gcd.reduce(composition(numbers)[1]))
+    chances: dict[int, float] = {}
+    for candidate in candidates:
+        units, rest = divmod(candidate.units, written)
+        if rest == 0 and sum(candidate.prototype.counts) <= max_atoms:
+            chances[units] = chances.get(units, 0.0) + candidate.probability
+    # what is known of this composition says nothing: small even cells are the most frequent ones
+    return chances or {k: 1 / k for k in (1, 2, 4) if k * len(numbers) <= max_atoms}
+
+
+def apportion(chances: dict[int, float], count: int) -> list[int]:
+    """So many choices in proportion to their chances, always the one that is furthest behind; the likeliest first."""
+    total, given, chosen = sum(chances.values()), dict.fromkeys(chances, 0), []
+    for k in range(count):
+        best = max(chances, key=lambda key: (chances[key] / total * (k + 1) - given[key], -key))
+        given[best] += 1
+        chosen.append(best)
+    return chosen
 
 
 def prototype_start(candidate: Candidate, seed: int) -> Start:
-    """The crystal that a prototype predicts, as a start."""
+    """The crystal that a prototype predicts, or a known crystal, as a start."""
     atoms, symmetry = candidate.crystal()
     group = space_group(candidate.prototype.number)
     atoms.info.update(
@@ -249,9 +364,15 @@ def prototype_start(candidate: Candidate, seed: int) -> Start:
         spacegroup=group.number,
         start="prototype",
         prototype=f"{group.symbol} {format_sites(candidate.sites)}",
-        probability=round(candidate.probability, 5),
+        probability=float(f"{candidate.probability:.6g}"),
         known=candidate.known,
     )
+    if candidate.hull_source:
+        atoms.info.update(e_above_hull=round(candidate.hull, 4), e_above_hull_source=candidate.hull_source)
+    if candidate.material:
+        atoms.info["material_id"] = candidate.material_id
+    if candidate.handbook:
+        atoms.info["handbook"] = True
     return Start(atoms, symmetry, "prototype", tuple(candidate.sites))
 
 
@@ -260,10 +381,8 @@ def _draw_group(numbers: np.ndarray, seed: int, model: PrototypeModel | None) ->
     possible = groups_that_hold(content(numbers))
     weight = np.ones(231)
     if model is not None:
-        _, counts = composition(numbers)
-        for prototype in model.table.prototypes:
-            if len(prototype.counts) == len(counts):
-                weight[prototype.number] += 1
+        elements = len(composition(numbers)[1])
+        weight += model.table.groups[elements] if elements < len(model.table.groups) else 0
     chance = weight[possible]
     return space_group(int(np.random.default_rng([seed, 1]).choice(possible, p=chance / chance.sum())))
 

@@ -20,6 +20,7 @@ from .errors import AsegenError
 
 _PARTIAL = "unfinished.jsonl"
 _FINAL = "structures.extxyz"
+_PICTURE = "crystals.png"
 
 
 class Journal:
@@ -134,7 +135,7 @@ class RunFolder:
         self._journal.add([to_json(position, atoms) for position, atoms in crystals])
 
     def finish(self, crystals: Sequence[Atoms]) -> None:
-        """Write the final file and remove the unfinished one."""
+        """Write the final file and remove the unfinished ones."""
         for atoms in crystals:
             atoms.info["request"] = self.fingerprint
         text = io.StringIO()
@@ -142,6 +143,9 @@ class RunFolder:
         with replacing(self.final) as stream:
             stream.write(text.getvalue().encode())
         self.partial.unlink(missing_ok=True)
+        for name in (_PARTIAL, _FINAL, _PICTURE):  # begun by a run that was killed while it wrote them
+            for begun in self.folder.glob(f".{name}-*"):
+                begun.unlink(missing_ok=True)
 
     def _finished_request(self) -> str:
         try:

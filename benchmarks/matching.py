@@ -16,23 +16,41 @@ from ase import Atoms
 warnings.filterwarnings("ignore")
 
 
-def validation_rows(file, n, seed, where=None, max_atoms=20):
-    """n crystals of a file drawn with a seed; `where` (COLUMN=VALUE) chooses among the rows of a CSV file."""
+def validation_rows(file, n, seed, where=(), atoms=(1, 20), unseen=None):
+    """n crystals of a file drawn with a seed; `where` (COLUMN=VALUE, COLUMN<VALUE) chooses among the rows of a CSV file.
+
+    `unseen` names a training file: rows whose composition occurs in it are left out.
+    """
     from asegen.datasets import read_rows
 
     keep = None
     if where:
-        column, value = where.split("=")
         opener = gzip.open if str(file).endswith(".gz") else open
         with opener(file, "rt") as stream:
-            keep = [line[column] == value for line in csv.DictReader(stream)]
-    rows = [row for k, row in enumerate(read_rows(file)) if not row.error and len(row.numbers) <= max_atoms and (keep is None or keep[k])]
+            keep = [all(_holds(line, condition) for condition in where) for line in csv.DictReader(stream)]
+    seen = {composition_of(row.numbers) for row in read_rows(unseen) if not row.error} if unseen else set()
+    rows = [row for k, row in enumerate(read_rows(file)) if not row.error and (keep is None or keep[k])]
+    rows = [row for row in rows if atoms[0] <= len(row.numbers) <= atoms[1] and composition_of(row.numbers) not in seen]
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:n])
     return [Atoms(numbers=rows[i].numbers, scaled_positions=rows[i].frac, cell=rows[i].cell, pbc=True) for i in chosen]
 
 
+def _holds(line, condition):
+    if "<" in condition:
+        column, value = condition.split("<")
+        return bool(line[column]) and float(line[column]) < float(value)
+    column, value = condition.split("=")
+    return line[column] == value
+
+
+def composition_of(numbers):
+    """Elements with their share, as something that compares."""
+    elements, counts = np.unique(numbers, return_counts=True)
+    return tuple(elements.tolist()), tuple((counts // np.gcd.reduce(counts)).tolist())
+
+
 def rms_of(task):
-    """rms of every answer to one row; NaN where it does not match."""
+    """rms of every answer to one row, NaN where it does not match; and its volume over the true one, per atom."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
 
@@ -40,7 +58,10 @@ def rms_of(task):
     target = Structure(*truth)
     matcher = StructureMatcher(ltol=0.3, stol=0.5, angle_tol=10)
     found = [matcher.get_rms_dist(Structure(*answer), target) for answer in answers]
-    return np.array([np.nan if f is None else f[0] for f in found])
+    volumes = [abs(np.linalg.det(cell)) / len(numbers) for cell, numbers, _ in answers]
+    ratio = np.array(volumes) / (target.volume / len(target))
+    # a wrong volume is invisible to the published criterion, which scales it away
+    return np.array([np.nan if f is None else f[0] for f in found]), ratio
 
 
 def plain(atoms):
@@ -48,10 +69,19 @@ def plain(atoms):
 
 
 def matched_rows(made, truth, processes=2):
-    """rms of all answers, one array per row."""
+    """rms of all answers and their volume ratios, one pair of arrays per row."""
     tasks = [([plain(a) for a in answers], plain(t)) for answers, t in zip(made, truth, strict=True)]
     with ProcessPoolExecutor(processes) as pool:
         return list(pool.map(rms_of, tasks, chunksize=4))
+
+
+def volume_errors(found):
+    """Of first answers that match (rms < .2): median, 95th percentile of |V/V_true − 1|, and the share within 12 %, all in %."""
+    errors = np.array([abs(ratio[0] - 1) for rms, ratio in found if len(rms) and rms[0] < 0.2])
+    if not len(errors):
+        return {}
+    shares = (np.median(errors), np.quantile(errors, 0.95), (errors < 0.12).mean())
+    return dict(zip(("volume median", "volume 95 %", "volume within 12 %"), (round(100 * float(x), 1) for x in shares), strict=True))
 
 
 def best_of(rms, k=None):
@@ -76,11 +106,12 @@ def report(rms, truth, known=None, best=(5, 20)):
     """Shares of the first answer and of the best of several; by size, and apart for known and new prototypes."""
     sizes = np.array([len(atoms) for atoms in truth])
     groups = {"all": np.ones(len(truth), dtype=bool)}
-    groups |= {f"{a}-{b} atoms": (sizes >= a) & (sizes <= b) for a, b in ((1, 5), (6, 10), (11, 20))}
+    groups |= {f"{a}-{b} atoms": (sizes >= a) & (sizes <= b) for a, b in ((1, 5), (6, 10), (11, 20), (21, 100))}
     if known is not None:
         groups |= {"known prototypes": np.asarray(known), "new prototypes": ~np.asarray(known)}
     counts = [1, *(k for k in best if any(len(r) > 1 for r in rms))]
     table = {}
+    rms = [found[0] if isinstance(found, tuple) else found for found in rms]
     for name, mask in groups.items():
         if mask.any():
             table[name] = {f"best of {k}" if k > 1 else "first": shares([best_of(rms[i], k) for i in np.nonzero(mask)[0]]) for k in counts}

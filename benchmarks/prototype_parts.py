@@ -50,7 +50,7 @@ def main():
     args = parser.parse_args()
 
     model = load_prototypes(args.model)
-    truth = validation_rows(args.file, args.n, args.seed, args.where)
+    truth = validation_rows(args.file, args.n, args.seed, [args.where] if args.where else [])
     formulas = [formula_of(atoms.numbers) for atoms in truth]
     torch.set_num_threads(2)
     plain = {"new": True, "diversity": 0.0}
@@ -66,7 +66,7 @@ def main():
     }
     print(f"{'':48s} {'match':>7s} {'rms<.2':>7s} {'rms<.1':>7s} {'mean rms':>9s}")
     for name, answers in parts.items():
-        row = shares(np.array([best_of(r) for r in matched_rows(answers, truth)]))
+        row = shares(np.array([best_of(r) for r, _ in matched_rows(answers, truth)]))
         print(f"{name:48s} {row['match']:7.1f} {row['rms<.2']:7.1f} {row['rms<.1']:7.1f} {row['mean rms']:9.4f}", flush=True)
 
 

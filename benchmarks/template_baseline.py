@@ -90,11 +90,11 @@ def main():
 
     train = [row for row in read_rows(args.train) if not row.error]
     templates = Templates(train)
-    truth = validation_rows(args.file, args.n, args.seed, args.where)
+    truth = validation_rows(args.file, args.n, args.seed, [args.where] if args.where else [])
     start = time.time()
     made = [templates.predict(atoms.numbers, args.best_of) for atoms in truth]
     seconds = (time.time() - start) / len(truth)
-    rms = matched_rows(made, truth)
+    rms = [one for one, _ in matched_rows(made, truth)]
     table = report(rms, truth, known_rows(args.train, truth))
     print_table(f"template, {seconds:.3f} s per formula", table)
     if args.json:

@@ -45,6 +45,15 @@ def test_results_of_another_request_are_not_touched(tmp_path):
         RunFolder(tmp_path / "file", REQUEST)
 
 
+def test_files_that_a_killed_run_had_begun_do_not_stay(tmp_path):
+    begun = [tmp_path / f".{name}-x1y2z3ab" for name in ("crystals.png", "structures.extxyz", "unfinished.jsonl")]
+    for path in [*begun, tmp_path / ".mine-x1y2z3ab"]:
+        path.write_text("half")
+    run = RunFolder(tmp_path, REQUEST)
+    run.finish([random_crystal("NaCl", seed=0)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine-x1y2z3ab", "structures.extxyz"]
+
+
 def test_json_keeps_every_bit():
     atoms = random_crystal("SrTiO3", seed=1)
     position, again = from_json(json.loads(json.dumps(to_json(7, atoms))))

@@ -21,9 +21,11 @@ from ..lattice import strain_gradient
 from ..prior import log_gradient_of, reference_volume
 
 _NO_ENERGY = (
-    "a score model has no energy: its forces are not the gradient of one. For optimizers wrap the atoms in "
-    "asegen.ScoreFilter, for sampling use asegen.AnnealedLangevin, for energies an interatomic potential"
+    "a score model has no energy, its forces are not the gradient of one: give optimizers asegen.ScoreFilter(atoms) instead of the atoms or"
+    " another filter, run molecular dynamics with logfile=None or as asegen.AnnealedLangevin, and take energies from an interatomic potential"
 )
+#: Noise level unless asked otherwise, Å: rattled atoms come back at it, at the smallest level not always (docs/conventions.md).
+_SIGMA = 0.1
 
 
 class ScoreCalculator(Calculator):
@@ -41,7 +43,7 @@ class ScoreCalculator(Calculator):
     checkpoint : str, Path or Checkpoint
         Name of a packaged checkpoint, or a file.
     sigma : float, optional
-        Noise level, Å; default: the smallest one of the checkpoint. Change it with ``calc.set(sigma=...)``.
+        Noise level, Å; default: 0.1, or the nearest that the checkpoint has. Change it with ``calc.set(sigma=...)``.
     kT : float
         Pseudo-energy that turns scores into ASE's units, eV.
     device : str, optional
@@ -73,7 +75,7 @@ class ScoreCalculator(Calculator):
         self._device = resolve_device(device)
         self.checkpoint = load_checkpoint(checkpoint, self._device)
         schedule = self.checkpoint.system.schedule
-        level = schedule.sigma_min if sigma is None else float(sigma)
+        level = min(max(_SIGMA, schedule.sigma_min), schedule.sigma_max) if sigma is None else float(sigma)
         super().__init__(sigma=level, kT=float(kT), checkpoint=self.checkpoint.name, checkpoint_hash=self.checkpoint.hash)
 
     @property

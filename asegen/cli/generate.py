@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,29 @@ from ..devices import resolve_device
 from ..dynamics import AnnealedLangevin, Walk
 from ..dynamics.annealed import make_walk
 from ..errors import AsegenError, FormulaError
-from ..generation import SYSTEMS, file_name, generate, refining_walk, request_of
+from ..generation import SYSTEMS, file_name, fill, refining_walk, request_of, told
+from ..layers import is_layered
 from ..prototypes.model import PrototypeModel
 from ..report import Summary, contact_sheet, summarize
 from ..starts import Start, constrained, make_starts, prototypes_for
 from ..store import RunFolder
+
+RANKED = ("rank", "start", "prototype", "probability", "known", "e_above_hull", "e_above_hull_source", "material_id")
+
+#: What the mark behind an energy above the hull means.
+SOURCES = {
+    "published": "as published (PBE, MP2020 corrections)",
+    "computed": "* by the potential 7net-0",
+    "predicted": "~ predicted from like crystals",
+}
+_MARKS = {"published": "", "computed": "*", "predicted": "~"}
 
 
 @dataclass(frozen=True)
 class Options:
     """What decides the start of a run, as typed."""
 
+    order: str = "stable"
     start: str | None = None
     spacegroup: str | None = None
     sites: str | None = None
@@ -40,7 +53,7 @@ class Options:
     prototypes: str | None = None
 
 
-def check_system(system: str, formula: list[str] | None, units: str, others: list[Any]) -> str:
+def check_system(system: str, formula: list[str] | None, units: str | None, others: list[Any]) -> str:
     """The system asked for.
 
     Raises
@@ -50,7 +63,7 @@ def check_system(system: str, formula: list[str] | None, units: str, others: lis
     """
     if system not in SYSTEMS:
         raise AsegenError(f"no system {system!r}; known are {', '.join(SYSTEMS)}")
-    if system == "structrepdiff" and (formula or units != "1" or any(others)):
+    if system == "structrepdiff" and (formula or units is not None or any(others)):
         refused = "formula, units, start, group, prototypes or --relax"
         raise AsegenError(f"--system structrepdiff draws formula and cell itself: it takes no {refused}")
     return system
@@ -59,7 +72,7 @@ def check_system(system: str, formula: list[str] | None, units: str, others: lis
 def run_generate(
     formula: list[str] | None,
     n: int,
-    units: str,
+    units: str | None,
     seed: int,
     out: Path | None,
     checkpoint: str,
@@ -73,10 +86,11 @@ def run_generate(
     processes: int | None = None,
 ) -> None:
     """Generate, write files, print a table or JSON; with a potential also relax."""
-    counts = read_units(units)
+    counts = None if units is None else read_units(units)
     if potential is not None:
         known_potential(potential)  # refuse a wrong one before anything is generated
-    loaded = load_checkpoint(checkpoint, resolve_device(device))
+    where = resolve_device(device)
+    loaded = load_checkpoint(checkpoint, where)
     # refuse bad requests before a folder is made
     chosen = {key: value for key, value in asdict(options).items() if key not in ("refine", "prototypes")}
     request = request_of(formula, n, counts, seed, **chosen)
@@ -93,22 +107,19 @@ def run_generate(
         asked = {"formula": formula, "n": n, "units": counts, "seed": seed, "checkpoint": loaded.hash, "steps": steps}
         asked |= {**asdict(options), "prototypes": model.hash if model is not None else None}
         folder = RunFolder(out, asked, overwrite)
-    crystals = generate(
-        formula,
-        n,
-        counts,
-        seed,
-        **chosen,
-        refine=options.refine,
-        checkpoint=loaded,
-        prototypes=model,
-        steps=steps,
-        device=device,
+    crystals, empty = fill(
+        loaded,
+        starts,
+        options.refine,
+        steps,
+        where,
         batch_size=batch_size,
         progress=not as_json,
         on_batch=folder.add if folder is not None else None,
         done=folder.done() if folder is not None else None,
     )
+    if not crystals:
+        raise AsegenError(told(empty, len(starts)))
     rows = [summarize(atoms) for atoms in crystals]
     if folder is not None:
         _write(folder, crystals, loaded, starts[0], walks.get(starts[0].kind, full), device)
@@ -122,6 +133,7 @@ def run_generate(
         entries = [_entry(atoms, row) for atoms, row in zip(crystals, rows, strict=True)]
         result: dict[str, Any] = {"checkpoint": loaded.name, "checkpoint_hash": loaded.hash, "seed": seed, "crystals": entries}
         result["prototypes"] = model.name if model is not None else None
+        result["empty"] = {str(place): reason for place, reason in empty.items()}
         result["out"] = str(out) if out is not None else None
         if relaxed is not None:
             result["polymorphs"] = relaxed[1]
@@ -138,7 +150,9 @@ def run_generate(
     else:
         print_table(rows, f"{len(crystals)} crystals from checkpoint '{loaded.name}', seed {seed}")
     for line in remarks(crystals, model, request.start):
-        console.print(line)
+        console.print(line, highlight=False)
+    if empty:
+        console.print(told(empty, len(starts)), style="yellow", highlight=False, markup=False)
     console.print(f"{out}/structures.extxyz   all of them: [bold]ase gui {out}/structures.extxyz[/bold]")
     console.print(f"{out}/cif/               one file each")
     if (Path(str(out)) / "generation.traj").exists():
@@ -153,11 +167,20 @@ def remarks(crystals: list[Atoms], model: PrototypeModel | None, start: str | No
     if "prototype" in kinds:
         known = sum(bool(atoms.info.get("known")) for atoms in crystals)
         if known:
-            lines.append(f"{known} known: the training data hold the formula in this prototype (--new looks for others)")
+            lines.append(f"{known} known, with their own cells (Materials Project, CC BY 4.0); --new leaves them out")
+        sources = {atoms.info.get("e_above_hull_source") for atoms in crystals}
+        told = [words for source, words in SOURCES.items() if source in sources]
+        if told:
+            lines.append(f"meV/atom above the convex hull: {'; '.join(told)}")
     if "sites" in kinds:
         count = kinds.count("sites")
         lines.append(f"{count} on random sites of a space group, filled by the score model: no known prototype was left for them")
-    if model is None and "random" in kinds and start is None and all((atoms.numbers > 0).all() for atoms in crystals):
+    layered = [number for number, atoms in enumerate(crystals[:20]) if atoms.info.get("known") and is_layered(atoms)]
+    if layered:
+        which = ", ".join(str(number) for number in layered)
+        lines.append(f"layered ({which}): PBE has no dispersion, so the distance between layers is often some percent too long")
+    formula_given = any("rank" in atoms.info for atoms in crystals) or start is not None
+    if model is None and "random" in kinds and not formula_given and not all("reference_volume" in atoms.info for atoms in crystals):
         lines.append("started from random atoms: no prototype model belongs to this checkpoint (--prototypes names one)")
     return lines
 
@@ -190,23 +213,31 @@ def print_table(rows: list[Summary], title: str) -> None:
 def print_ranking(crystals: list[Atoms], rows: list[Summary], title: str) -> None:
     """One row per crystal with its prototype."""
     table = Table(title=title, title_justify="left")
-    headings = ("#", "formula", "rank", "probability", "group and sites", "Å³/atom", "shortest/Å")
+    headings = ("#", "formula", "rank", "probability", "meV/atom", "group and sites", "Å³/atom", "shortest/Å")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("formula", "group and sites") else "right")
+        left = heading in ("formula", "group and sites")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for number, (atoms, row) in enumerate(list(zip(crystals, rows, strict=True))[:200]):
         info = atoms.info
         chance = f"{info['probability']:.3f}" if "probability" in info else "-"
-        cells = (str(number), row.formula, str(info["rank"]), chance + (" known" if info.get("known") else ""), info["prototype"])
+        cells = (str(number), row.formula, str(info["rank"]), chance + (" known" if info.get("known") else ""), energy_text(info))
         numbers = (f"{row.volume_per_atom:.2f}", f"{row.shortest_distance:.2f}")
-        table.add_row(*cells, *numbers, style="red" if not row.valid else None)
+        table.add_row(*cells, info["prototype"], *numbers, style="red" if not row.valid else None)
     console = Console()
     console.print(table)
     if len(rows) > 200:
         console.print(f"… and {len(rows) - 200} more")
 
 
+def energy_text(info: Mapping[str, Any]) -> str:
+    """Energy above the hull in meV/atom, marked by where it comes from."""
+    if "e_above_hull" not in info:
+        return "-"
+    return f"{1000 * info['e_above_hull']:.0f}{_MARKS[info['e_above_hull_source']]}"
+
+
 def _entry(atoms: Atoms, row: Summary) -> dict[str, Any]:
-    ranked = {key: atoms.info[key] for key in ("rank", "start", "prototype", "probability", "known") if key in atoms.info}
+    ranked = {key: atoms.info[key] for key in RANKED if key in atoms.info}
     return {
         **ranked,
         "formula": row.formula,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -43,12 +44,13 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 def generate(
     formula: Annotated[Optional[list[str]], typer.Argument(help="Formulas such as SrTiO3; none: elements are generated too.")] = None,
     n: Annotated[int, typer.Option("-n", "--number", help="Crystals per formula (and per entry of --units).")] = 1,
-    units: Annotated[str, typer.Option(help="Formula units in the cell, such as 1 or 1,2,4.")] = "1",
+    units: Annotated[Optional[str], typer.Option(help="Only cells of so many formula units, such as 1 or 1,2,4; default: any.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same crystals.")] = 0,
+    order: Annotated[str, typer.Option(help="stable: what forms; likely: what a database of such crystals holds.")] = "stable",
     start: Annotated[Optional[str], typer.Option(help="prototypes, random; default: prototypes where there is a formula.")] = None,
     spacegroup: Annotated[Optional[str], typer.Option(help="Group of all crystals: a number or a symbol.")] = None,
     sites: Annotated[Optional[str], typer.Option(help="Wyckoff positions, 'Fe:4c,4a O:8d'; needs --spacegroup.")] = None,
-    new: Annotated[bool, typer.Option("--new", help="Other polymorphs than those the training data hold.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Other crystals than those the training data hold.")] = False,
     diversity: Annotated[float, typer.Option(help="0: by probability; 1: like candidates only at the end.")] = 0.5,
     refine: Annotated[float, typer.Option(help="Blur prototypes by so many Å and let the score model sharpen them.")] = 0.0,
     out: Annotated[Optional[Path], typer.Option(help="Folder for the results; a killed run goes on from it.")] = None,
@@ -74,7 +76,7 @@ def generate(
 
             run_structrep(n, seed, out, checkpoint, steps, device, batch_size, overwrite, json_)
             return
-        options = Options(start, spacegroup, sites, new, diversity, refine, prototypes)
+        options = Options(order, start, spacegroup, sites, new, diversity, refine, prototypes)
         chosen = (device, batch_size, overwrite, json_, options, potential if relax_ else None, processes)
         run_generate(formula or None, n, units, seed, out, checkpoint, steps, *chosen)
 
@@ -88,11 +90,12 @@ for _command in (relax, hull, phonons, screen, search, export, collect):
 
 @app.command()
 def prototypes(
-    formula: Annotated[str, typer.Argument(help="Content of the primitive cell, such as SrTiO3.")],
+    formula: Annotated[str, typer.Argument(help="Such as SrTiO3.")],
     n: Annotated[int, typer.Option("-n", "--number", help="At most so many.")] = 10,
-    units: Annotated[int, typer.Option(help="Formula units in the cell.")] = 1,
+    units: Annotated[Optional[str], typer.Option(help="Only cells of so many formula units, such as 1 or 1,2,4; default: any.")] = None,
+    order: Annotated[str, typer.Option(help="stable: what forms; likely: what a database of such crystals holds.")] = "stable",
     spacegroup: Annotated[Optional[str], typer.Option(help="Only this group: a number or a symbol.")] = None,
-    new: Annotated[bool, typer.Option("--new", help="Other polymorphs than those the training data hold.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Other crystals than those the training data hold.")] = False,
     diversity: Annotated[float, typer.Option(help="0: by probability; 1: like candidates only at the end.")] = 0.5,
     model: Annotated[str, typer.Option(help="Prototype model: packaged name or file.")] = "default",
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -102,7 +105,7 @@ def prototypes(
     def command() -> None:
         from .prototypes import run_prototypes
 
-        run_prototypes(formula, n, units, spacegroup, new, diversity, model, json_)
+        run_prototypes(formula, n, units, order, spacegroup, new, diversity, model, json_)
 
     speak(command)
 
@@ -224,6 +227,9 @@ def info(
 
 def main() -> None:
     """Run `asegen`."""
+    # Imports and tables make a million objects that stay, and looking through all of them again and again for garbage takes a
+    # fifth of a short run. Young objects are looked through as often as usual.
+    gc.set_threshold(700, 10, 100)
     app()
 
 

@@ -12,29 +12,44 @@ from ..formulas import formula_of, numbers_of
 from ..prototypes.model import load_prototypes
 from ..symmetry.groups import space_group
 from ..symmetry.sites import format_sites
+from .generate import SOURCES, energy_text, read_units
 
 
 def run_prototypes(
-    formula: str, n: int, units: int, spacegroup: str | None, new: bool, diversity: float, source: str, as_json: bool
+    formula: str,
+    n: int,
+    units: str | None,
+    order: str,
+    spacegroup: str | None,
+    new: bool,
+    diversity: float,
+    source: str,
+    as_json: bool,
 ) -> None:
     """Print the ranked prototypes of a formula."""
     if n < 1:
         raise FormulaError(f"n = {n} must be at least 1")
     model = load_prototypes(source)
-    numbers = numbers_of(formula, units)
-    found, novelty = model.rank(numbers, spacegroup=spacegroup, new=new, diversity=diversity)
+    numbers = numbers_of(formula)
+    counts = None if units is None else read_units(units)
+    found, novelty = model.rank(formula, n, units=counts, order=order, spacegroup=spacegroup, new=new, diversity=diversity)
     rows = [
         {
             "rank": rank,
             "spacegroup": candidate.prototype.number,
             "symbol": space_group(candidate.prototype.number).symbol,
             "sites": format_sites(candidate.sites),
+            "units": candidate.units,
+            "atoms": sum(candidate.prototype.counts),
             "probability": round(candidate.probability, 5),
             "known": candidate.known,
+            "e_above_hull": round(candidate.hull, 4) if candidate.hull_source else None,
+            "e_above_hull_source": candidate.hull_source or None,
+            "material_id": candidate.material_id or None,
             "examples": len(candidate.prototype.examples),
             "volume_per_atom": round(candidate.volume / sum(candidate.prototype.counts), 3),
         }
-        for rank, candidate in enumerate(found[:n], 1)
+        for rank, candidate in enumerate(found, 1)
     ]
     if as_json:
         entries = {"formula": formula_of(numbers), "model": model.name, "other_prototype": round(novelty, 5), "prototypes": rows}
@@ -45,12 +60,17 @@ def run_prototypes(
         where = f" in {space_group(spacegroup).symbol}" if spacegroup is not None else ""
         console.print(f"no known prototype of {formula_of(numbers)}{where} in model '{model.name}'; asegen generate draws sites instead")
         return
-    table = Table(title=f"prototypes of {formula_of(numbers)}, model '{model.name}'", title_justify="left")
-    for heading in ("rank", "probability", "group", "sites", "examples", "Å³/atom"):
-        table.add_column(heading, justify="left" if heading in ("group", "sites") else "right")
+    table = Table(title=f"prototypes of {formula_of(numbers)}, model '{model.name}', order '{order}'", title_justify="left")
+    for heading in ("rank", "probability", "meV/atom", "group", "Z", "sites", "examples", "Å³/atom"):
+        table.add_column(heading, justify="left" if heading in ("group", "sites") else "right", no_wrap=heading != "sites")
     for row in rows:
         chance = f"{row['probability']:.3f}" + (" known" if row["known"] else "")
         symbol = f"{row['symbol']} ({row['spacegroup']})"
-        table.add_row(str(row["rank"]), chance, symbol, str(row["sites"]), str(row["examples"]), f"{row['volume_per_atom']:.2f}")
+        energy = energy_text(row) if row["e_above_hull"] is not None else "-"
+        cells = (str(row["rank"]), chance, energy, symbol, str(row["units"]), str(row["sites"]), str(row["examples"]))
+        table.add_row(*cells, f"{row['volume_per_atom']:.2f}")
     console.print(table)
+    told = [words for source, words in SOURCES.items() if source in {row["e_above_hull_source"] for row in rows}]
+    if told:
+        console.print(f"meV/atom above the convex hull: {'; '.join(told)}", highlight=False)
     console.print(f"some other prototype than all that are known: {novelty:.3f}")

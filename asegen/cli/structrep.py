@@ -14,7 +14,7 @@ from rich.table import Table
 from ..devices import resolve_device
 from ..errors import AsegenError
 from ..generation import file_name
-from ..report import contact_sheet, summarize
+from ..report import Summary, contact_sheet, summarize
 from ..store import RunFolder
 from ..structrep.generation import Draws, generate_structrep
 from ..structrep.model import load_structrep, packaged_structrep, read_structrep_header
@@ -61,9 +61,9 @@ def run_structrep(
         )
     rows = [summarize(atoms) for atoms in crystals]
     if folder is not None:
-        write_crystals(folder, crystals)
+        write_crystals(folder, crystals, rows)
     if as_json:
-        entries = [entry_of(atoms) for atoms in crystals]
+        entries = [entry_of(atoms, row) for atoms, row in zip(crystals, rows, strict=True)]
         result: dict[str, Any] = {"checkpoint": model.name, "checkpoint_hash": model.hash, "seed": seed, "crystals": entries}
         result |= {"rejected": dict(draws.rejected), "out": str(out) if out is not None else None}
         print(json.dumps(result, indent=1))
@@ -77,7 +77,7 @@ def run_structrep(
     console.print(f"{out}/crystals.png       a picture of each")
 
 
-def write_crystals(folder: RunFolder, crystals: list[Atoms]) -> None:
+def write_crystals(folder: RunFolder, crystals: list[Atoms], rows: list[Summary]) -> None:
     """CIFs, a picture, and the final file."""
     cifs = folder.folder / "cif"
     cifs.mkdir(exist_ok=True)
@@ -89,13 +89,12 @@ def write_crystals(folder: RunFolder, crystals: list[Atoms]) -> None:
             unfinished.replace(target)
         finally:
             unfinished.unlink(missing_ok=True)
-    contact_sheet(crystals, folder.folder / "crystals.png")
+    contact_sheet(crystals, folder.folder / "crystals.png", rows=rows)
     folder.finish(crystals)
 
 
-def entry_of(atoms: Atoms) -> dict[str, Any]:
+def entry_of(atoms: Atoms, row: Summary) -> dict[str, Any]:
     """One crystal as JSON."""
-    row = summarize(atoms)
     told = {key: atoms.info[key] for key in ("seed", "loss", "hops", "failed_hops", "rejected")}
     return {
         **told,

@@ -166,15 +166,13 @@ class AnnealedLangevin(BaseDynamics):
             self._apply(lambda state, noise: blur(state, noise, self.schedule, self._times[0]), -1)
             self._mark()
         if self.nsteps == 0:
-            self.call_observers()
-            self.log()
+            self._tell()
         yield self.nsteps >= self.walk.steps
         while self.nsteps < last:
             self.step()
             self.nsteps += 1
             self._mark()
-            self.call_observers()
-            self.log()
+            self._tell()
             yield self.nsteps >= self.walk.steps
 
     def run(self, steps: int | None = None) -> bool:
@@ -194,18 +192,29 @@ class AnnealedLangevin(BaseDynamics):
             self._apply(lambda state, noise: correct(state, scores, noise, self.schedule, then, self.walk.snr), row + number)  # noqa: B023
 
     def log(self) -> None:
-        """One line: step, noise level, largest force, volume per atom."""
+        """One line: step, noise level, largest force times it (``-`` at the end, where there is none), volume per atom."""
         if self.nsteps == 0:
             self.logfile.write(f"{'step':>6s} {'sigma/Å':>10s} {'fmax·σ':>10s} {'Å³/atom':>10s}  formula\n")
-        forces = self.atoms.calc.results.get("forces")
-        largest = float(np.linalg.norm(forces, axis=1).max()) * max(self.sigma, 1e-12) if forces is not None else float("nan")
+        forces = self.atoms.calc.results.get("forces") if self.sigma > 0 else None
+        largest = "-" if forces is None else f"{np.linalg.norm(forces, axis=1).max() * self.sigma:.4f}"
         volume = self.atoms.get_volume() / len(self.atoms)
         formula = self.atoms.get_chemical_formula()
-        self.logfile.write(f"{self.nsteps:6d} {self.sigma:10.4f} {largest:10.4f} {volume:10.3f}  {formula}\n")
+        self.logfile.write(f"{self.nsteps:6d} {self.sigma:10.4f} {largest:>10s} {volume:10.3f}  {formula}\n")
+
+    def _tell(self) -> None:
+        """Call observers and write the log, with the scores of the crystal as it stands: the next step uses the same ones."""
+        if self.sigma > 0:
+            self._set_level(self._times[self.nsteps])
+            self.atoms.get_forces(apply_constraint=False)
+        self.call_observers()
+        self.log()
+
+    def _set_level(self, time: float) -> None:
+        self.atoms.calc.set(sigma=float(self.schedule.sigma(torch.tensor(time, dtype=torch.float64))))
 
     def _scores(self, time: float) -> StepScores:
         atoms, calc = self.atoms, self.atoms.calc
-        calc.set(sigma=float(self.schedule.sigma(torch.tensor(time, dtype=torch.float64))))
+        self._set_level(time)
         kT = float(calc.parameters.get("kT", 1.0))
         cell = torch.from_numpy(atoms.cell.array.copy())
         position = torch.from_numpy(atoms.get_forces(apply_constraint=False) / kT) @ cell.T

@@ -4,11 +4,14 @@ The model's noise is isotropic in fractional coordinates and in the whitened lat
 orthogonal ones there. Then noise of width σ per coordinate has, on a site of m atoms that follow its parameter p with
 fractional directions R_i b, the variance ``σ² / Σ_i |R_i b|²`` in p: the restriction of the model's density to the
 symmetric crystals is sampled with the right weight.
+
+At the end of a step atoms that are on each other are pushed apart (:mod:`asegen.symmetry.apart`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ from torch import Tensor
 from ..kernels import Schedule
 from ..lattice import cell_from_log, strain_to_log, unpack
 from ..prior import lattice_coordinates, lattice_tangent_of, log_cell_of
+from ..symmetry.apart import Spacing
 from ..symmetry.symmetry import Symmetry
 from .rules import State, StepNoise
 
@@ -36,6 +40,11 @@ class Projection:
         free = symmetry.stabilizer
         return cls(symmetry, free @ torch.linalg.pinv(free.mT @ metric @ free, rtol=1e-9, hermitian=True) @ free.mT)
 
+    @cached_property
+    def spacing(self) -> Spacing:
+        """What keeps atoms apart."""
+        return Spacing(self.symmetry)
+
     def positions(self, move: Tensor) -> Tensor:
         """Nearest symmetric displacements, distances measured in fractional coordinates, shape (n, 3)."""
         symmetry = self.symmetry
@@ -52,7 +61,11 @@ class Projection:
 
 
 def hold(new: State, old: State, projection: Projection | None) -> State:
-    """The step from a symmetric state, without the part that would break the symmetry."""
+    """The step from a symmetric state, without the part that would break the symmetry, or put atoms on each other.
+
+    Atoms that the step leaves closer than 0.6 of the sum of their covalent radii are pushed apart
+    (:meth:`asegen.symmetry.apart.Spacing.push`), at every noise level. Free walks (no projection) are not changed.
+    """
     if projection is None:
         return new
     symmetry = projection.symmetry
@@ -61,6 +74,7 @@ def hold(new: State, old: State, projection: Projection | None) -> State:
     y = old.y + projection.lattice(new.y - old.y, cell)
     # a step along the tangent leaves the curved set of symmetric cells a little
     cell = symmetry.cells(cell_from_log(log_cell_of(y, new.volume)))
+    frac = projection.spacing.push(frac, cell, new.species)
     return replace(new, frac=frac, y=lattice_coordinates(cell, new.volume))
 
 

@@ -111,8 +111,8 @@ def _sites(cluster: Cluster, frac: np.ndarray) -> list[_Site]:
     return sites
 
 
-def fit_geometry(cluster: Cluster) -> Geometry:
-    """Geometry of a prototype from its members."""
+def fit_geometry(cluster: Cluster) -> tuple[Geometry, np.ndarray]:
+    """Geometry of a prototype from its members, and the numbers of each member, shape (m, d)."""
     system = space_group(cluster.key[0]).lattice_system
     volumes = np.nan_to_num(atomic_volumes(), nan=18.0)
     to_conventional = np.linalg.inv(cluster.conventional)
@@ -140,7 +140,7 @@ def fit_geometry(cluster: Cluster) -> Geometry:
         error = (values - mean - centred @ slope) / np.clip(1 - leverage, 0.1, None)[:, None]
     spread = _spread(cluster, sites, error) if count > 1 else np.array(_TYPICAL)
     letters = "".join(site.position.letter for site in sites)
-    return Geometry(letters, tuple(site.slot for site in sites), mean, slope, centre, spread)
+    return Geometry(letters, tuple(site.slot for site in sites), mean, slope, centre, spread), values
 
 
 def _spread(cluster: Cluster, sites: list[_Site], error: np.ndarray) -> np.ndarray:

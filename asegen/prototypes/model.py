@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,66 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase import Atoms
-from ase.data import chemical_symbols
 
 from ..checkpoint import replacing
 from ..errors import CheckpointError
-from ..formulas import numbers_of
-from ..prior import atomic_volumes
-from ..symmetry.crystal import crystal_from_sites
-from ..symmetry.groups import Group, space_group
-from ..symmetry.lattices import conventional_cell
-from ..symmetry.symmetry import Symmetry
+from ..symmetry.groups import Group
+from .packing import pack_table, unpack_table
 from .ranker import Ranker
-from .selection import select
-from .table import Prototype, PrototypeTable, composition, pack_table, unpack_table
+from .ranking import Candidate, rank
+from .table import PrototypeTable
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 kept no crystals and no energies, and cells of different sizes apart; it is still read."""
 _SUFFIX = ".safetensors"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A prototype with elements on its sites, for one formula."""
-
-    prototype: Prototype
-    elements: tuple[int, ...]
-    """Atomic numbers in the slots."""
-    probability: float
-    """That a crystal of this formula has this prototype with these elements on the sites."""
-    known: bool
-    """Whether the training data hold this formula in this prototype."""
-    values: np.ndarray = field(repr=False)
-    """Predicted free parameters, shape of the cell, log of the volume ratio."""
-
-    @property
-    def sites(self) -> list[tuple[str, str]]:
-        """Element and label of every site: ``[("Sr", "1a"), ("Ti", "1b"), ("O", "3c")]``."""
-        group = space_group(self.prototype.number)
-        geometry = self.prototype.geometry
-        return [
-            (chemical_symbols[self.elements[slot]], group.position(letter).label)
-            for letter, slot in zip(geometry.letters, geometry.slots, strict=True)
-        ]
-
-    @property
-    def volume(self) -> float:
-        """Predicted volume of the primitive cell, Å³."""
-        volumes = np.nan_to_num(atomic_volumes(), nan=18.0)
-        reference = sum(n * volumes[z] for n, z in zip(self.prototype.counts, self.elements, strict=True))
-        return float(np.exp(self.values[-1]) * reference)
-
-    def crystal(self) -> tuple[Atoms, Symmetry]:
-        """The crystal that the prototype predicts, in the primitive cell, and its symmetry."""
-        group = space_group(self.prototype.number)
-        sites, first = [], 0
-        for letter, slot in zip(self.prototype.geometry.letters, self.prototype.geometry.slots, strict=True):
-            last = first + group.position(letter).dof
-            sites.append((chemical_symbols[self.elements[slot]], letter, self.values[first:last]))
-            first = last
-        volume = self.volume / abs(np.linalg.det(group.primitive))
-        return crystal_from_sites(group, sites, conventional_cell(group.lattice_system, volume, self.values[first:-1]))
 
 
 @dataclass(frozen=True)
@@ -94,27 +46,32 @@ class PrototypeModel:
         formula: str | np.ndarray,
         n: int | None = None,
         *,
+        units: int | Sequence[int] | None = None,
+        order: str = "stable",
         spacegroup: int | str | Group | None = None,
         new: bool = False,
         diversity: float = 0.5,
     ) -> tuple[list[Candidate], float]:
-        """The most probable prototypes of a formula, best first.
+        """The most probable prototypes of a composition, best first.
 
         Parameters
         ----------
         formula : str or array of int
-            As written (``"SrTiO3"`` has five atoms in the primitive cell), or atomic numbers of all atoms.
+            Such as ``"TiO2"``, or atomic numbers of all atoms.
         n : int, optional
             At most so many; default: all that the second stage looks at.
+        units : int or list of int, optional
+            Only cells with so many of the formula as written (``"Ti2O4"`` with 1: six atoms). Default: cells of any size.
+        order : str
+            ``"stable"``: what forms. Known crystals come by their energy above the hull. ``"likely"``: what a database of such crystals
+            holds.
         spacegroup : int, str or Group, optional
             Only prototypes of this group; the probabilities are then those given the group.
         new : bool
-            Look for what the training data do not hold: crystals of this very formula that are in them count as evidence
-            against their prototype and all that is nearly the same. Default: they come first, and the probabilities take no
-            notice of what is in the training data already.
+            Leave out the known crystals of this composition, and what is nearly the same.
         diversity : float
-            0: the order of the probabilities. Towards 1, candidates that are nearly the same crystal as a better one go to
-            the end of the list (:func:`asegen.prototypes.selection.select`).
+            0: every candidate counts for itself. Towards 1, candidates that are nearly the same crystal as a better one go to the
+            end of the list (:func:`asegen.prototypes.selection.select`).
 
         Returns
         -------
@@ -122,37 +79,8 @@ class PrototypeModel:
         new_prototype : float
             Probability that the crystal has a prototype that the training data do not hold.
         """
-        numbers = numbers_of(formula) if isinstance(formula, str) else np.asarray(formula)
-        elements, counts = composition(numbers)
-        family = self.table.family(counts)
-        if family is None:
-            return [], 1.0
-        allowed = None
-        if spacegroup is not None:
-            number = space_group(spacegroup).number
-            allowed = torch.tensor([self.table.prototypes[k].number == number for k in family.members])
-            if not allowed.any():
-                return [], 1.0
-        query = torch.from_numpy(elements.astype(np.int64))[None]
-        with torch.inference_mode():
-            found, log_p, log_new = self.ranker(family, query, repeats=new, allowed=allowed)
-        real = found.real[0]
-        index, probability = found.index[0][real], log_p[0][real].exp().double()
-        share_new = float(log_new.exp())
-        probability = probability / probability.sum() * (1 - share_new)
-        prototype, order = family.split(index)
-        known = torch.zeros(len(index), dtype=torch.bool)
-        matches = (query[0][family.orders][:, None] == family.examples).all(-1)
-        if matches.any():
-            known = torch.isin(index, family.candidate[matches])
-        chosen = select(family, index, probability, first=torch.zeros_like(known) if new else known, diversity=diversity)[:n]
-        made = []
-        for k in chosen:
-            entry = self.table.prototypes[family.members[int(prototype[k])]]
-            assigned = elements[family.orders[int(order[k])].numpy()]
-            values = entry.geometry.predict(assigned)
-            made.append(Candidate(entry, tuple(int(z) for z in assigned), float(probability[k]), bool(known[k]), values))
-        return made, share_new
+        handbook = self.header.get("handbook", {})
+        return rank(self.table, self.ranker, formula, n, units, order, spacegroup, new, diversity, handbook)
 
 
 def packaged_prototypes() -> dict[str, Path]:
@@ -199,8 +127,8 @@ def read_prototypes_header(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged or no prototype model: {error}") from error
     if system != "prototypes":
         raise CheckpointError(f"{path} holds a system {system!r}, not a prototype model")
-    if number != FORMAT:
-        raise CheckpointError(f"{path} has prototype format {number}, this asegen reads {FORMAT}; train it again or update asegen")
+    if not 1 <= number <= FORMAT:
+        raise CheckpointError(f"{path} has prototype format {number}, this asegen reads 1 to {FORMAT}; train it again or update asegen")
     return header
 
 
@@ -215,7 +143,11 @@ def _load(path: Path, _changed: int, _size: int) -> PrototypeModel:
         arrays = load(content)
         table = unpack_table({name[6:]: value.numpy() for name, value in arrays.items() if name.startswith("table.")})
         ranker = Ranker(**header["ranker"])
-        ranker.load_state_dict({name[7:]: value.float() for name, value in arrays.items() if name.startswith("ranker.")})
+        weights = {name[7:]: value.float() for name, value in arrays.items() if name.startswith("ranker.")}
+        if header["format"] == 1:
+            ranker.load_format_1(weights)
+        else:
+            ranker.load_state_dict(weights)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{path} is damaged: {reason}") from error

@@ -1,4 +1,8 @@
-"""p(prototype, assignment | formula): which prototype a formula takes, and which element goes where.
+"""p(prototype, assignment | composition): which prototype a composition takes, and which element goes where.
+
+A prototype brings its number of formula units, so cells of all sizes stand for the same election. Two questions have different
+answers. *Likely*: which crystal would a database of such crystals hold next? *Stable*: which one forms? For the second one, examples near
+the convex hull weigh more than those far from it, and the networks see the mean energy of what votes for a candidate.
 
 Two stages, both trained on leave-one-out retrieval from the training compositions.
 
@@ -16,6 +20,7 @@ An example never votes for itself, so rare prototypes get the weight that they d
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +29,7 @@ from torch.nn.functional import silu
 
 from ..networks.base import element_table
 from .selection import distances
-from .table import SHELLS, Family
+from .table import SHELLS, TYPICAL_HULL, Family
 
 #: Candidates that the network looks at.
 TOP = 64
@@ -32,7 +37,7 @@ TOP = 64
 TAKEN_SCALES = (0.02, 0.2)
 _NEVER = -1e4
 _FLOOR = -30.0
-_FEATURES = 6
+_FEATURES = 11
 
 
 class ElementMetric(nn.Module):
@@ -50,8 +55,9 @@ class ElementMetric(nn.Module):
         self.slots = nn.Parameter(torch.tensor(0.3))
         self.power = nn.Parameter(torch.tensor(0.3))
         self.repeat = nn.Parameter(torch.tensor(-1.0))
+        self.far = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, family: Family, elements: Tensor, repeats: bool = True) -> Tensor:
+    def forward(self, family: Family, elements: Tensor, repeats: bool = True, stable: bool = False) -> Tensor:
         """Logarithm of the weight of every vote, shape (b, p, m).
 
         Parameters
@@ -62,6 +68,8 @@ class ElementMetric(nn.Module):
         repeats : bool
             Whether examples with the query's own composition are treated as what they are for a new entry of the training
             data: a sign that this prototype is already taken.
+        stable : bool
+            Whether the stable crystal is asked for: examples far above the hull lose weight.
         """
         square = (self.vectors[:, None] - self.vectors[None]).square().sum(-1)
         distance = (square + 1e-6) ** torch.sigmoid(self.power)
@@ -72,7 +80,14 @@ class ElementMetric(nn.Module):
             vote = vote - weight[slot] * distance[assigned[:, :, slot]][:, :, family.examples[:, slot]]
         if repeats:
             vote = vote + self.repeat * (assigned[:, :, None] == family.examples).all(-1)
+        if stable:
+            vote = vote - nn.functional.softplus(self.far) * energies(family).clamp(0, 0.3) / TYPICAL_HULL
         return vote
+
+
+def energies(family: Family) -> Tensor:
+    """Energy of the examples above the hull, eV/atom, a typical one where it is not known, shape (m,)."""
+    return torch.nan_to_num(family.hull, nan=TYPICAL_HULL)
 
 
 @dataclass(frozen=True)
@@ -82,29 +97,32 @@ class Candidates:
     index: Tensor
     """Candidate of the family, shape (b, t)."""
     features: Tensor
-    """What the votes say, shape (b, t, 6); the first is the logarithm of the share of votes."""
+    """What the votes say, shape (b, t, 11); the first is the logarithm of the share of votes, the seventh the mean energy above the hull
+    of what votes for the candidate, in tenths of an eV/atom."""
     real: Tensor
     """Whether any example votes for it, shape (b, t)."""
     votes: Tensor
     """Logarithm of all votes together, and of the largest one, shape (b, 2)."""
 
 
-def collect(family: Family, vote: Tensor, left_out: Tensor | None = None, wanted: Tensor | None = None) -> Candidates:
+def collect(
+    family: Family, vote: Tensor, left_out: Tensor | None = None, wanted: Tensor | None = None, stable: bool = False
+) -> Candidates:
     """Sum votes per candidate and keep the best.
 
     Parameters
     ----------
     family : Family
     vote : Tensor, shape (b, p, m)
-    left_out : Tensor, shape (b,), optional
-        Example that must not vote (the query itself).
+    left_out : Tensor of bool, shape (b, m), optional
+        Examples that must not vote (the query itself).
     wanted : Tensor, shape (b,), optional
         Candidate to keep in any case (the right answer, in training).
+    stable : bool
+        Which question is asked.
     """
-    rows = torch.arange(len(vote))
     if left_out is not None:
-        vote = vote.clone()
-        vote[rows, :, left_out] = _NEVER
+        vote = vote.masked_fill(left_out[:, None], _NEVER)
     total, largest = sum_votes(family, vote)
     log_total = torch.log(total + 1e-12)
     top = min(TOP, family.num_candidates)
@@ -115,19 +133,31 @@ def collect(family: Family, vote: Tensor, left_out: Tensor | None = None, wanted
         value = log_total.gather(1, index)
     flat = family.candidate.reshape(1, -1).expand(len(vote), -1)
     nearest = torch.full_like(log_total, _NEVER).scatter_reduce(1, flat, vote.reshape(len(vote), -1), "amax").gather(1, index)
+    energy = _mean_energy(family, vote, largest, total).gather(1, index)
     prototype, _ = family.split(index)
     count = torch.bincount(family.owner, minlength=len(family.members)).float()[prototype]
     if left_out is not None:
-        count = count - (prototype == family.owner[left_out][:, None]).float()
+        gone = torch.zeros(len(vote), len(family.members)).index_add_(1, family.owner, left_out.float())
+        count = count - gone.gather(1, prototype)
     real = (count > 0) & (value > math.log(1e-12) + 1e-3)
     value = torch.where(real, value, _FLOOR).clamp(min=_FLOOR)
     share = value - torch.logsumexp(value, 1, keepdim=True)
     high = largest[:, None]
+    units = family.units[prototype].float()
     features = [share, count.clamp(min=0.5).log(), nearest.clamp(min=-40) / 5]
     features += [(nearest - high).clamp(min=-20) / 5, high.expand_as(share) / 5]
     features.append(torch.full_like(share, math.log(len(family.counts))))
+    features += [energy, torch.full_like(share, float(stable)), energy * float(stable)]
+    features += [units.log(), (units * sum(family.counts)).log() / 3]
     votes = torch.stack([torch.log(total.sum(1) + 1e-12) + largest, largest], 1)
     return Candidates(index, torch.stack(features, -1), real, votes)
+
+
+def _mean_energy(family: Family, vote: Tensor, largest: Tensor, total: Tensor) -> Tensor:
+    """Mean energy above the hull of what votes for each candidate, weighted by its votes, in tenths of an eV/atom, shape (b, c · p)."""
+    weight = (vote - largest[:, None, None]).exp() * (energies(family).clamp(-0.05, 0.5) / TYPICAL_HULL)
+    mean = torch.zeros_like(total).index_add(1, family.candidate.reshape(-1), weight.reshape(len(vote), -1))
+    return mean / (total + 1e-12)
 
 
 def sum_votes(family: Family, vote: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,21 +230,30 @@ class Ranker(nn.Module):
         self.novelty = nn.Linear(3, 1)
         self.taken = nn.Parameter(torch.zeros(len(TAKEN_SCALES)))
 
+    def load_format_1(self, weights: Mapping[str, Tensor]) -> None:
+        """Weights of a file of format 1: what it has not learned has no influence."""
+        own = self.state_dict()
+        for name, value in weights.items():
+            if name.startswith("networks.") and name.endswith(("head.0.weight", "direct.weight")):
+                pad = own[name].shape[1] - value.shape[1]
+                weights = {**weights, name: nn.functional.pad(value, (0, pad))}
+        self.load_state_dict({"metric.far": torch.tensor(-20.0), **weights})
+
     def judge(self, family: Family, elements: Tensor, found: Candidates) -> Tensor:
         """Log-probabilities of candidates by the networks, shape (b, t)."""
         return torch.stack([network(family, elements, found).log_softmax(1) for network in self.networks]).mean(0).log_softmax(1)
 
     def forward(
-        self, family: Family, elements: Tensor, repeats: bool = True, allowed: Tensor | None = None
+        self, family: Family, elements: Tensor, repeats: bool = True, allowed: Tensor | None = None, stable: bool = False
     ) -> tuple[Candidates, Tensor, Tensor]:
         """Candidates, their log-probabilities given that the prototype is known (b, t), and log p(prototype not known) (b,).
 
         With `allowed`, shape (c,), only these prototypes of the family (at least one) stand for election.
         """
-        vote = self.metric(family, elements, repeats)
+        vote = self.metric(family, elements, repeats, stable)
         if allowed is not None:
             vote = vote.masked_fill(~allowed[family.owner], _NEVER)
-        found = collect(family, vote)
+        found = collect(family, vote, stable=stable)
         log_p = self.judge(family, elements, found)
         if repeats:
             log_p = (log_p + likeness_to_known(family, elements, found) @ self.taken).log_softmax(1)
@@ -222,11 +261,16 @@ class Ranker(nn.Module):
         return found, log_p, new
 
 
+def same_composition(family: Family, elements: Tensor) -> Tensor:
+    """Which examples have the composition of a query, with its elements in which order, shape (b, p, m)."""
+    return (elements[:, family.orders][:, :, None] == family.examples).all(-1)
+
+
 def likeness_to_known(family: Family, elements: Tensor, found: Candidates, left_out: Tensor | None = None) -> Tensor:
     """How much each candidate is like an example of the query's own composition, at each scale, shape (b, t, scales)."""
-    same = (elements[:, family.orders][:, :, None] == family.examples).all(-1)
+    same = same_composition(family, elements)
     if left_out is not None:
-        same[torch.arange(len(elements)), :, left_out] = False
+        same = same & ~left_out[:, None]
     like = torch.zeros(*found.index.shape, len(TAKEN_SCALES))
     for query in torch.nonzero(same.any(2).any(1))[:, 0].tolist():
         known = family.candidate[same[query]].unique()
@@ -240,4 +284,15 @@ def novelty_features(found: Candidates) -> Tensor:
     return torch.cat([found.votes / 5, found.features[:, :1, 0]], 1)
 
 
-__all__ = ["Candidates", "ElementMetric", "Ranker", "SlotNetwork", "collect", "likeness_to_known", "novelty_features", "sum_votes"]
+__all__ = [
+    "Candidates",
+    "ElementMetric",
+    "Ranker",
+    "SlotNetwork",
+    "collect",
+    "energies",
+    "likeness_to_known",
+    "novelty_features",
+    "same_composition",
+    "sum_votes",
+]

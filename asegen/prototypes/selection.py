@@ -1,13 +1,14 @@
-"""The order in which candidates are tried: support by like candidates first, no near repeats early on."""
+"""The order in which candidates are tried: each next one is the most likely to be right where all before it were wrong."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .table import Family
 
-#: Scale of the squared distance between environments (relative to their size) over which two candidates support each other.
+#: Scale of the squared distance between environments (relative to their size) over which two candidates are nearly the same crystal.
 LIKENESS = 0.02
 
 
@@ -17,7 +18,7 @@ def distances(family: Family, index: Tensor, other: Tensor | None = None) -> Ten
     With `other`, shape (u,), from each of the candidates to each of those, shape (t, u).
 
     Compared are the numbers of neighbours of every element in every shell around every element, so prototypes of different
-    groups that are nearly the same crystal are close.
+    groups or cells of different sizes that are nearly the same crystal are close.
     """
     own = surroundings(family, index)
     theirs = own if other is None else surroundings(family, other)
@@ -34,37 +35,40 @@ def surroundings(family: Family, index: Tensor) -> Tensor:
     return (shells * family.share.sqrt()[:, None, None]).reshape(len(index), -1)
 
 
-def select(family: Family, index: Tensor, probability: Tensor, first: Tensor, diversity: float) -> list[int]:
-    """Order of candidates.
+def select(
+    likeness: np.ndarray, probability: np.ndarray, diversity: float, covered: np.ndarray | None = None, n: int | None = None
+) -> list[tuple[int, float]]:
+    """Candidates in the order in which to try them, each with the probability that it is the first that is right.
 
-    A candidate's merit is its own probability plus that of like candidates, because an answer counts as right if it is
-    nearly the right crystal. The best is taken; then, again and again, the best of the rest, where the merit of those
-    like one already taken is lowered by the factor ``1 - diversity · likeness``.
+    An answer counts as right if it is nearly the right crystal, so a candidate is worth the probability of all that are like it, as
+    far as no better one has covered them: ``Σ_j p_j max(0, L_kj − max_i L_ij)`` over those i taken before (greedy facility location,
+    Nemhauser, Wolsey and Fisher, Math. Program. 14, 265, 1978). These gains never rise along the list and add up to ``Σ p``.
 
     Parameters
     ----------
-    family : Family
-    index : Tensor, shape (t,)
-    probability : Tensor, shape (t,)
-    first : Tensor of bool, shape (t,)
-        Candidates that come before all others.
+    likeness : ndarray, shape (t, t)
+        1 for the same crystal, 0 for another one.
+    probability : ndarray, shape (t,)
     diversity : float
-        Between 0 (sorted by probability) and 1.
+        Between 0 (every candidate stands for itself: the order of the probabilities) and 1.
+    covered : ndarray, shape (t,), optional
+        Largest likeness to what is already in the list.
+    n : int, optional
+        At most so many.
     """
     if not 0 <= diversity <= 1:
         raise ValueError(f"diversity = {diversity} must lie between 0 and 1")
-    likeness = torch.exp(-distances(family, index) / LIKENESS).double()
-    merit = likeness @ probability if diversity > 0 else probability.clone()
-    damping = torch.ones_like(merit)
-    order: list[int] = []
-    left = torch.ones(len(index), dtype=torch.bool)
-    while left.any():
-        pool = left & first if (left & first).any() else left
-        score = torch.where(pool, (merit if not order else probability) * damping, -1.0)
-        best = int(score.argmax())
-        order.append(best)
+    like = diversity * likeness
+    np.fill_diagonal(like, 1.0)
+    done = np.zeros(len(probability)) if covered is None else diversity * covered
+    left = np.ones(len(probability), dtype=bool)
+    order: list[tuple[int, float]] = []
+    while left.any() and (n is None or len(order) < n):
+        gain = np.where(left, np.clip(like - done, 0, None) @ probability, -1.0)
+        best = int(gain.argmax())
+        order.append((best, float(gain[best])))
         left[best] = False
-        damping = damping * (1 - diversity * likeness[best])
+        done = np.maximum(done, like[best])
     return order
 
 

@@ -19,6 +19,7 @@ from ..errors import MissingPackageError
 Key = tuple[int, tuple[tuple[int, str], ...]]
 """Group number and, per element, minus its number of atoms and the letters of its sites, sorted."""
 
+_Normalizer = tuple[list[tuple[np.ndarray, np.ndarray]], list[tuple[np.ndarray, np.ndarray, dict[str, str]]]]
 _TOLERANCES = (0.1, 0.05, 0.02, 0.01, 1e-3)
 
 
@@ -49,9 +50,9 @@ class StandardCrystal:
 
 
 def standard_crystal(cell: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> StandardCrystal | None:
-    """Bring a crystal into the standard setting of its space group.
+    """Bring a crystal into the standard setting of its space group, in its primitive cell.
 
-    The loosest tolerance from 0.1 Å down is used at which the cell keeps its number of atoms.
+    The loosest tolerance from 0.1 Å down is used at which the cell has as many atoms as at the tightest one.
 
     Parameters
     ----------
@@ -62,16 +63,17 @@ def standard_crystal(cell: np.ndarray, frac: np.ndarray, numbers: np.ndarray) ->
     Returns
     -------
     StandardCrystal or None
-        None where no symmetry can be found or the cell is not primitive.
+        None where no symmetry can be found.
 
     Raises
     ------
     MissingPackageError
         moyopy is not installed.
     """
-    dataset = _dataset(cell, frac, numbers)
-    if dataset is None:
+    found_at = _dataset(cell, frac, numbers)
+    if found_at is None:
         return None
+    dataset, (stabilizer, cosets) = found_at
     primitive = np.array(dataset.prim_std_cell.basis).reshape(3, 3)
     places = np.array(dataset.prim_std_cell.positions)
     species = np.array(dataset.prim_std_cell.numbers)
@@ -84,7 +86,6 @@ def standard_crystal(cell: np.ndarray, frac: np.ndarray, numbers: np.ndarray) ->
 
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, tuple[int, str]]]] = []
     best: tuple[tuple[int, str], ...] | None = None
-    stabilizer, cosets = _normalizer(dataset)
     for linear, shift, exchange in cosets:
         renamed = np.array([exchange.get(letter, letter) for letter in letters])
         slots = _slots(species, renamed, orbit)
@@ -111,7 +112,7 @@ def standard_crystal(cell: np.ndarray, frac: np.ndarray, numbers: np.ndarray) ->
     )
 
 
-def _dataset(cell: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> Any:
+def _dataset(cell: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> tuple[Any, _Normalizer] | None:
     try:
         import moyopy
     except ImportError as error:
@@ -119,17 +120,20 @@ def _dataset(cell: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> Any:
     # it would report every crystal that is not quite symmetric
     logging.getLogger("moyo").setLevel(logging.ERROR)
     given = moyopy.Cell(cell.tolist(), frac.tolist(), [int(z) for z in numbers])
+    found: list[tuple[Any, _Normalizer]] = []
     for tolerance in _TOLERANCES:
         try:
-            found = moyopy.MoyoDataset(given, symprec=tolerance, setting=moyopy.Setting.standard())
+            dataset = moyopy.MoyoDataset(given, symprec=tolerance, setting=moyopy.Setting.standard())
+            found.append((dataset, _normalizer(dataset)))
         except ValueError:
             continue
-        if len(found.prim_std_cell.numbers) == len(numbers):
-            return found
-    return None
+        if len(dataset.prim_std_cell.numbers) == len(numbers):
+            return found[-1]
+    # not primitive at any tolerance: a supercell, whose primitive cell is the crystal (the first of equal ones is the loosest)
+    return max(found, key=lambda pair: len(pair[0].prim_std_cell.numbers), default=None)
 
 
-def _normalizer(dataset: Any) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[tuple[np.ndarray, np.ndarray, dict[str, str]]]]:
+def _normalizer(dataset: Any) -> _Normalizer:
     """Operations that keep the letters, and those that exchange them (with the exchange)."""
     found = dataset.normalizer_wyckoff_positions(primitive=True)
     own = [position.letter for position in found.wyckoffs]

@@ -1,16 +1,16 @@
-"""The table of prototypes: which there are, what sits on their sites, which compositions they were seen with.
+"""The table of prototypes: which there are, what sits on their sites, and the known crystals of each.
 
-Compositions are remembered as elements per slot; the geometry of an example never is, it goes into the regression of its
-prototype (:mod:`asegen.prototypes.geometry`).
+A known crystal is remembered as its elements per slot, its own free parameters and volume (a few numbers), and its energy above
+the hull where there is one. Prototypes of one composition are judged together, whatever the number of formula units in their cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import chain, groupby, permutations, product
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,12 @@ from .geometry import Geometry
 Counts = tuple[int, ...]
 """Atoms per element, falling."""
 
+#: An energy above the hull that nobody knows is taken for this one where a number is needed, eV/atom.
+TYPICAL_HULL = 0.1
+
 #: Shells of the environments: distances in units of (V/N)^(1/3), and their width.
 SHELLS = np.linspace(0.6, 1.95, 8)
 _WIDTH = 0.14
-_ROOT = 40.0  # steps of the stored square roots of environments
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,19 @@ class Prototype:
     """Mean number of atoms of each slot in each shell around those of each slot, shape (slots, slots, shells)."""
     examples: np.ndarray
     """Elements in the slots of each training crystal, shape (m, slots), uint8."""
+    own: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    """What `geometry` predicts, as each training crystal has it, shape (m, d); (0, 0): not kept."""
+    hull: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Energy of each training crystal above the hull, eV/atom, NaN where unknown, shape (m,) or (0,)."""
+    published: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    """Whether that energy was published (else a potential's), shape (m,) or (0,)."""
+    material: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Number of the training crystal's Materials Project id (negative: ``mvc-``, 0: none), shape (m,) or (0,)."""
+
+    @property
+    def units(self) -> int:
+        """Formula units in the primitive cell."""
+        return math.gcd(*self.counts)
 
     @cached_property
     def sites(self) -> str:
@@ -57,9 +72,10 @@ class Prototype:
 
 @dataclass(frozen=True)
 class Family:
-    """All prototypes with the same numbers of atoms per element, as tensors."""
+    """All prototypes of the same anonymous formula, with any number of formula units, as tensors."""
 
     counts: Counts
+    """Atoms per element in the formula unit."""
     members: np.ndarray
     """Positions of the prototypes in the table, shape (c,)."""
     orders: Tensor
@@ -72,6 +88,12 @@ class Family:
     """Prototype of each example, position in `members`, shape (m,)."""
     environment: Tensor
     """Shape (c, k, k, shells), float32."""
+    units: Tensor
+    """Formula units in the primitive cell of each prototype, shape (c,)."""
+    first: Tensor
+    """Position of each prototype's first example, shape (c,)."""
+    hull: Tensor
+    """Energy above the hull of the examples, eV/atom, NaN where unknown, shape (m,), float32."""
 
     @cached_property
     def share(self) -> Tensor:
@@ -99,13 +121,22 @@ class PrototypeTable:
     Parameters
     ----------
     prototypes : sequence of Prototype
+    counts : sequence of tuple, optional
+        Atoms per element of each, and …
+    numbers : ndarray, optional
+        … the space group of each, for a sequence that makes prototypes only when they are asked for.
     """
 
-    def __init__(self, prototypes: Sequence[Prototype]) -> None:
-        self.prototypes = tuple(prototypes)
+    def __init__(
+        self, prototypes: Sequence[Prototype], counts: Sequence[Counts] | None = None, numbers: np.ndarray | None = None
+    ) -> None:
+        self.prototypes = prototypes
+        every = [p.counts for p in prototypes] if counts is None else counts
+        self._numbers = np.array([p.number for p in prototypes]) if numbers is None else numbers
+        self._elements = np.array([len(c) for c in every])
         self._by_counts: dict[Counts, list[int]] = {}
-        for position, prototype in enumerate(self.prototypes):
-            self._by_counts.setdefault(prototype.counts, []).append(position)
+        for position, own in enumerate(every):
+            self._by_counts.setdefault(unit_of(own), []).append(position)
         self._families: dict[Counts, Family] = {}
 
     def __len__(self) -> int:
@@ -113,16 +144,24 @@ class PrototypeTable:
 
     @property
     def counts(self) -> list[Counts]:
-        """Atoms per element of all families."""
+        """Atoms per element in the formula unit of all families."""
         return list(self._by_counts)
 
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """How many prototypes there are for each number of elements and space group, shape (elements + 1, 231)."""
+        table = np.zeros((self._elements.max(initial=0) + 1, 231), dtype=np.int64)
+        np.add.at(table, (self._elements, self._numbers), 1)
+        return table
+
     def family(self, counts: Counts) -> Family | None:
-        """Prototypes with these numbers of atoms per element, or None."""
-        members = self._by_counts.get(tuple(counts))
+        """Prototypes of this anonymous formula, with any number of formula units, or None."""
+        counts = unit_of(counts)
+        members = self._by_counts.get(counts)
         if members is None:
             return None
         if counts not in self._families:
-            self._families[counts] = self._build(tuple(counts), members)
+            self._families[counts] = self._build(counts, members)
         return self._families[counts]
 
     def _build(self, counts: Counts, members: list[int]) -> Family:
@@ -141,7 +180,16 @@ class PrototypeTable:
             torch.from_numpy(np.concatenate([p.examples for p in chosen]).astype(np.int64)),
             torch.from_numpy(np.repeat(np.arange(len(chosen)), [len(p.examples) for p in chosen])),
             torch.from_numpy(np.array([p.environment for p in chosen], dtype=np.float32)),
+            torch.tensor([p.units for p in chosen]),
+            torch.from_numpy(np.cumsum([0, *(len(p.examples) for p in chosen[:-1])])),
+            torch.from_numpy(np.concatenate([p.hull if len(p.hull) else np.full(len(p.examples), np.nan) for p in chosen])).float(),
         )
+
+
+def unit_of(counts: Counts) -> Counts:
+    """Atoms per element in the formula unit."""
+    divisor = math.gcd(*counts)
+    return tuple(count // divisor for count in counts)
 
 
 @cache
@@ -191,85 +239,14 @@ def _closure(swaps: Sequence[tuple[int, ...]], size: int) -> set[tuple[int, ...]
         group = larger
 
 
-# ---------------------------------------------------------------------------------------------------------- as flat arrays
-
-
-def pack_table(table: PrototypeTable) -> dict[str, np.ndarray]:
-    """The table as a few flat arrays.
-
-    Rounded to what matters: means to 1/32767 of the largest (some 1e-4), environments to 2 % and, being symmetric up to the
-    numbers of atoms, one triangle of them.
-    """
-    p = table.prototypes
-    mean = np.concatenate([x.geometry.mean for x in p])
-    scale = max(float(np.abs(mean).max()), 1e-9) / 32767
-    environment = np.concatenate([x.environment[np.triu_indices(len(x.counts))].ravel() for x in p])
-    return {
-        "number": np.array([x.number for x in p], dtype=np.uint8),
-        "slots": np.array([len(x.counts) for x in p], dtype=np.uint8),
-        "counts": np.array([c for x in p for c in x.counts], dtype=np.uint16),
-        "sites": np.array([len(x.geometry.letters) for x in p], dtype=np.uint8),
-        "letters": np.frombuffer("".join(x.geometry.letters for x in p).encode(), dtype=np.uint8),
-        "site_slots": np.array([s for x in p for s in x.geometry.slots], dtype=np.uint8),
-        "values": np.array([len(x.geometry.mean) for x in p], dtype=np.uint16),
-        "mean": np.rint(mean / scale).astype(np.int16),
-        "mean_scale": np.array([scale], dtype=np.float64),
-        "fitted": np.array([len(x.geometry.slope) > 0 for x in p], dtype=np.uint8),
-        "slope": np.concatenate([x.geometry.slope.ravel() for x in p]).astype(np.float16),
-        "centre": np.concatenate([x.geometry.centre for x in p]).astype(np.float16),
-        "spread": np.array([x.geometry.spread for x in p], dtype=np.float16),
-        "environment": np.clip(np.rint(_ROOT * np.sqrt(environment)), 0, 255).astype(np.uint8),
-        "swaps": np.array([len(x.swaps) for x in p], dtype=np.uint16),
-        "swap_slots": np.array([s for x in p for swap in x.swaps for s in swap], dtype=np.uint8),
-        "examples": np.array([len(x.examples) for x in p], dtype=np.uint32),
-        "elements": np.concatenate([x.examples.ravel() for x in p]).astype(np.uint8),
-    }
-
-
-def unpack_table(arrays: Mapping[str, np.ndarray]) -> PrototypeTable:
-    """Inverse of :func:`pack_table`."""
-    slots, swaps, examples = (arrays[name].astype(np.int64) for name in ("slots", "swaps", "examples"))
-    values, fitted = arrays["values"].astype(np.int64), arrays["fitted"].astype(bool)
-    scale = float(arrays["mean_scale"][0])
-    features = slots * 7 * fitted
-
-    def parts(name: str, sizes: np.ndarray) -> list[np.ndarray]:
-        if sizes.sum() != len(arrays[name]):
-            raise ValueError(f"array {name!r} has {len(arrays[name])} entries instead of {sizes.sum()}")
-        return np.split(arrays[name], np.cumsum(sizes)[:-1])
-
-    columns: dict[str, list[Any]] = {
-        "counts": parts("counts", slots),
-        "letters": parts("letters", arrays["sites"].astype(np.int64)),
-        "site_slots": parts("site_slots", arrays["sites"].astype(np.int64)),
-        "mean": parts("mean", values),
-        "slope": parts("slope", features * values),
-        "centre": parts("centre", features),
-        "environment": parts("environment", slots * (slots + 1) // 2 * len(SHELLS)),
-        "swap_slots": parts("swap_slots", swaps * slots),
-        "elements": parts("elements", examples * slots),
-    }
-    made = []
-    for k, number in enumerate(arrays["number"].tolist()):
-        count, size = int(slots[k]), int(values[k])
-        geometry = Geometry(
-            columns["letters"][k].tobytes().decode(),
-            tuple(columns["site_slots"][k].tolist()),
-            columns["mean"][k] * scale,
-            columns["slope"][k].astype(np.float64).reshape(-1, size),
-            columns["centre"][k].astype(np.float64),
-            arrays["spread"][k].astype(np.float64),
-        )
-        swap = tuple(tuple(row) for row in columns["swap_slots"][k].reshape(-1, count).tolist())
-        counts = columns["counts"][k].astype(np.float32)
-        environment = np.zeros((count, count, len(SHELLS)), dtype=np.float32)
-        rows, cols = np.triu_indices(count)
-        environment[rows, cols] = (columns["environment"][k].reshape(-1, len(SHELLS)) / np.float32(_ROOT)) ** 2
-        # each pair of atoms is seen from both ends
-        environment[cols, rows] = environment[rows, cols] * (counts[rows] / counts[cols])[:, None]
-        elements = columns["elements"][k].reshape(-1, count)
-        made.append(Prototype(number, tuple(columns["counts"][k].tolist()), geometry, swap, environment, elements))
-    return PrototypeTable(made)
-
-
-__all__ = ["Counts", "Family", "Prototype", "PrototypeTable", "composition", "environment_of", "orders_of", "pack_table", "unpack_table"]
+__all__ = [
+    "TYPICAL_HULL",
+    "Counts",
+    "Family",
+    "Prototype",
+    "PrototypeTable",
+    "composition",
+    "environment_of",
+    "orders_of",
+    "unit_of",
+]

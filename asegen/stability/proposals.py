@@ -26,7 +26,8 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from ..errors import AsegenError
 from ..prior import atomic_volumes
-from ..prototypes.model import Candidate, load_prototypes
+from ..prototypes.model import load_prototypes
+from ..prototypes.ranking import Candidate
 from .entries import reduced_formula
 
 Formula = tuple[tuple[str, int], ...]
@@ -112,14 +113,14 @@ def known_candidates(elements: frozenset[str]) -> dict[Formula, list[Candidate]]
     """What the training data of the packaged prototype model hold of exactly these elements, by formula."""
     table = load_prototypes().table
     found: dict[Formula, list[Candidate]] = {}
-    for position, assigned in _by_system().get(frozenset(atomic_numbers[symbol] for symbol in elements), ()):
+    for position, row in _by_system().get(frozenset(atomic_numbers[symbol] for symbol in elements), ()):
         prototype = table.prototypes[position]
-        numbers = np.array(assigned)
-        values = prototype.geometry.predict(numbers)
+        assigned = tuple(int(z) for z in prototype.examples[row])
+        values = prototype.own[row] if len(prototype.own) else prototype.geometry.predict(np.array(assigned))
         counts: dict[str, int] = {}
         for z, n in zip(assigned, prototype.counts, strict=True):
             counts[chemical_symbols[z]] = counts.get(chemical_symbols[z], 0) + n
-        candidate = Candidate(prototype, tuple(int(z) for z in assigned), 1.0, True, values)
+        candidate = Candidate(prototype, assigned, 1.0, True, values)
         found.setdefault(_formula(counts), []).append(candidate)
     return found
 
@@ -208,7 +209,7 @@ def _ranked(formula: Formula, most: int) -> Iterator[Proposal]:
         if size * units > MOST_ATOMS:
             return
         numbers = np.repeat([atomic_numbers[symbol] for symbol, _ in formula], [n * units for _, n in formula])
-        ranked, _ = load_prototypes().rank(numbers, n=4 * most + 8)
+        ranked, _ = load_prototypes().rank(numbers, n=4 * most + 8, units=1, order="likely")
         for candidate in [candidate for candidate in ranked if not candidate.known][:most]:
             if (one := _of_candidate(formula, candidate, "predicted")) is not None:
                 yield one
@@ -224,12 +225,18 @@ def _of_candidate(formula: Formula, candidate: Candidate, who: str) -> Proposal 
 
 
 @lru_cache(maxsize=1)
-def _by_system() -> dict[frozenset[int], list[tuple[int, tuple[int, ...]]]]:
-    """Prototype and elements in its slots of every training crystal, by its elements."""
-    found: dict[frozenset[int], list[tuple[int, tuple[int, ...]]]] = {}
+def _by_system() -> dict[frozenset[int], list[tuple[int, int]]]:
+    """Prototype and example of every training crystal of at most `MOST_ATOMS` atoms, by its elements; of equal ones the most stable."""
+    found: dict[frozenset[int], list[tuple[int, int]]] = {}
     for position, prototype in enumerate(load_prototypes().table.prototypes):
-        for row in dict.fromkeys(map(tuple, prototype.examples.tolist())):
-            found.setdefault(frozenset(row), []).append((position, row))
+        if sum(prototype.counts) > MOST_ATOMS:
+            continue
+        rows: dict[tuple[int, ...], int] = {}
+        hull = np.nan_to_num(prototype.hull, nan=np.inf) if len(prototype.hull) else np.zeros(len(prototype.examples))
+        for k in np.argsort(hull, kind="stable").tolist():
+            rows.setdefault(tuple(prototype.examples[k].tolist()), k)
+        for row, k in rows.items():
+            found.setdefault(frozenset(row), []).append((position, k))
     return found
 
 
@@ -243,9 +250,9 @@ def _formulas_by_families() -> dict[tuple[Any, ...], Counter[tuple[int, ...]]]:
         families = Counter(_family(symbol) for symbol in symbols)
         counter = found.setdefault(tuple(sorted(families.items())), Counter())
         formulas = set()
-        for position, assigned in rows:
+        for position, row in rows:
             counts = dict.fromkeys(symbols, 0)
-            for z, n in zip(assigned, table.prototypes[position].counts, strict=True):
+            for z, n in zip(table.prototypes[position].examples[row].tolist(), table.prototypes[position].counts, strict=True):
                 counts[chemical_symbols[z]] += n
             divisor = gcd(*counts.values())
             formulas.add(tuple(counts[symbol] // divisor for symbol in symbols))

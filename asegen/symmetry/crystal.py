@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
 from ..formulas import numbers_of
 from ..prior import atomic_volumes
+from .apart import Spacing
 from .constraint import SpaceGroup
 from .errors import SitesError
 from .groups import Group, space_group
 from .lattices import DIMENSIONS, conventional_cell
-from .sites import Sites, draw_sites, format_sites, parse_sites
+from .normalizer import SitesKey, draw_distinct_sites
+from .sites import Sites, format_sites, parse_sites
 from .symmetry import Symmetry
 from .tables import site_of_position, symmetry_of_sites
 
@@ -24,6 +27,7 @@ SHAPE_SPREAD = 0.2
 #: Closest approach that a random crystal is redrawn for, as a fraction of the distance of atoms packed at their volumes.
 CLOSEST = 0.6
 _DRAWS = 30
+_REDRAWS = 30
 
 
 def crystal_from_sites(
@@ -82,6 +86,7 @@ def symmetric_crystal(
     sites: str | Sites | None = None,
     seed: int | None = 0,
     volume: float | None = None,
+    avoid: Container[SitesKey] = (),
 ) -> Atoms:
     """A random crystal of a formula with a given space group, in its primitive cell, held there by a constraint.
 
@@ -96,6 +101,9 @@ def symmetric_crystal(
         The same seed gives the same crystal; None draws one.
     volume : float, optional
         Of the primitive cell, Å³; default: the sum of the elements' atomic volumes.
+    avoid : container of SitesKey, optional
+        Choices of positions that are not to be drawn again, nor anything equivalent, while there are others
+        (:func:`asegen.symmetry.canonical_sites` of earlier crystals). No meaning if `sites` are given.
 
     Returns
     -------
@@ -122,30 +130,77 @@ def symmetric_crystal(
         seed = int(np.random.SeedSequence().generate_state(1)[0])
     random = np.random.default_rng(seed % 2**63)
     if sites is None:
-        chosen = draw_sites(counts, group, random)
+        chosen = draw_distinct_sites(counts, group, random, avoid)
     else:
         chosen = parse_sites(sites, group, counts)
     if volume is None:
         volumes = np.nan_to_num(atomic_volumes(), nan=18.0)
         volume = float(sum(volumes[atomic_numbers[element]] * count for element, count in counts.items()))
-    best: tuple[float, Atoms, Symmetry] | None = None
     positions = [group.position(label) for _, label in chosen]
+    best: tuple[float, np.ndarray, list[np.ndarray]] | None = None
     for _ in range(_DRAWS):
         shape = SHAPE_SPREAD * random.standard_normal(6)
         cell = conventional_cell(group.lattice_system, volume * len(group.setting.centrings), shape)
-        drawn = [(element, label, random.random(p.dof)) for (element, label), p in zip(chosen, positions, strict=True)]
-        atoms, symmetry = crystal_from_sites(group, drawn, cell)
-        closest = closest_approach(atoms)
+        parameters = [random.random(p.dof) for p in positions]
+        closest = closest_approach(_build(group, chosen, parameters, cell)[0])
         if best is None or closest > best[0]:
-            best = closest, atoms, symmetry
+            best = closest, cell, parameters
         movable = DIMENSIONS[group.lattice_system] > 1 or any(p.dof for p in positions)
         if closest >= CLOSEST or not movable:
             break
     assert best is not None
-    _, atoms, symmetry = best
+    closest, cell, parameters = best
+    if closest < CLOSEST:
+        parameters = _redrawn(group, chosen, parameters, cell, random)
+    atoms, symmetry = _build(group, chosen, parameters, cell)
+    if closest < CLOSEST:
+        _push_apart(atoms, symmetry)
     atoms.set_constraint(SpaceGroup.of_symmetry(group, symmetry, atoms.numbers, chosen))
     atoms.info.update(seed=int(seed), spacegroup=group.number, sites=format_sites(chosen))
     return atoms
+
+
+def _build(group: Group, sites: Sites, parameters: Sequence[np.ndarray], cell: np.ndarray) -> tuple[Atoms, Symmetry]:
+    return crystal_from_sites(group, [(*site, own) for site, own in zip(sites, parameters, strict=True)], cell)
+
+
+def _redrawn(
+    group: Group, sites: Sites, parameters: Sequence[np.ndarray], cell: np.ndarray, random: np.random.Generator
+) -> list[np.ndarray]:
+    """Parameters with larger distances: site by site where they are smallest, what a site gains is kept.
+
+    All sites at once hardly ever come out apart when there are many; the site that is worst off, alone, soon does.
+    """
+    kept = list(parameters)
+    atoms, symmetry = _build(group, sites, kept, cell)
+    site = symmetry.site.numpy()
+    free = np.array([len(own) > 0 for own in kept])
+    nearest = _nearest(atoms, site)
+    for _ in range(_REDRAWS):
+        # sites that can move among those of the smallest distance
+        worst = np.flatnonzero(free & (nearest < min(CLOSEST, nearest.min() + 1e-9)))
+        if not len(worst):
+            break
+        chosen = int(random.choice(worst))
+        tried = [*kept[:chosen], random.random(len(kept[chosen])), *kept[chosen + 1 :]]
+        found = _nearest(_build(group, sites, tried, cell)[0], site)
+        if found[chosen] > nearest[chosen]:
+            kept, nearest = tried, found
+    return kept
+
+
+def _push_apart(atoms: Atoms, symmetry: Symmetry) -> None:
+    """Move atoms that still are on each other apart, as every step of a walk does (:mod:`asegen.symmetry.apart`)."""
+    frac, cell = torch.from_numpy(atoms.get_scaled_positions(wrap=False)), torch.from_numpy(atoms.cell.array.copy())[None]
+    pushed = Spacing(symmetry).push(frac, cell, torch.from_numpy(atoms.numbers.astype(np.int64)))
+    atoms.set_scaled_positions(pushed.numpy())
+
+
+def _nearest(atoms: Atoms, site: np.ndarray) -> np.ndarray:
+    """Smallest distance of the atoms of each site as in :func:`closest_approach`, shape (s,)."""
+    nearest = np.full(int(site.max()) + 1, np.inf)
+    np.minimum.at(nearest, site, _distances(atoms).min(1))
+    return nearest
 
 
 def content(formula: str | Mapping[str, int] | Sequence[int] | np.ndarray) -> dict[str, int]:
@@ -163,6 +218,11 @@ def content(formula: str | Mapping[str, int] | Sequence[int] | np.ndarray) -> di
 
 def closest_approach(atoms: Atoms) -> float:
     """Smallest distance of two atoms over that of atoms packed at their volumes, ``((v_i + v_j) / 2)^(1/3)``; images included."""
+    return float(_distances(atoms).min())
+
+
+def _distances(atoms: Atoms) -> np.ndarray:
+    """Distances of all atoms to the nearest images of all, themselves included, in units of their packing, shape (n, n)."""
     frac, cell = atoms.get_scaled_positions(wrap=False), atoms.cell.array
     away = frac[:, None] - frac[None]
     away -= np.rint(away)
@@ -171,4 +231,4 @@ def closest_approach(atoms: Atoms) -> float:
     length[np.arange(len(frac)), np.arange(len(frac)), 13] = np.inf  # an atom and itself
     volumes = np.nan_to_num(atomic_volumes(), nan=18.0)[atoms.numbers]
     typical = ((volumes[:, None] + volumes[None]) / 2) ** (1 / 3)
-    return float((length.min(-1) / typical).min())
+    return np.asarray(length.min(-1) / typical)

@@ -16,7 +16,7 @@ from asegen.errors import MissingPackageError
 ASEGEN = [sys.executable, "-m", "asegen.cli.main"]
 
 
-def test_generate_and_relax_lists_polymorphs_by_energy(tmp_path):
+def test_generate_and_relax_lists_polymorphs_by_probability(tmp_path):
     command = [*ASEGEN, "generate", "NaCl", "-n", "4", "--relax", "--processes", "1", "--out", "run"]
     done = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -24,7 +24,9 @@ def test_generate_and_relax_lists_polymorphs_by_energy(tmp_path):
     found = result["polymorphs"]
     assert len(result["crystals"]) == 4 and 2 <= len(found) <= 4 and sum(row["found"] for row in found) == 4
     assert found[0]["spacegroup"] == 225 and found[0]["above_lowest"] == 0 and found[0]["prototype"] == "Fm-3m Na:4a Cl:4b"
-    assert [row["above_lowest"] for row in found] == sorted(row["above_lowest"] for row in found)
+    there = [row for row in found if row["trusted"]]
+    chances = [row["probability"] for row in there]
+    assert chances == sorted(chances, reverse=True) and sum(chances) == pytest.approx(1) and all(row["relaxed"] for row in there)
     assert found[0]["seed"] in {crystal["seed"] for crystal in result["crystals"]}
     written = ase.io.read(tmp_path / "run" / "polymorphs.extxyz", index=":")
     assert [a.info["spacegroup"] for a in written] == [row["spacegroup"] for row in found]

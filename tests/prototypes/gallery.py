@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
 from ase.neighborlist import neighbor_list
 
 from asegen.datasets import Row, write_arrays
+from asegen.prior import atomic_volumes
 from asegen.prototypes.alignment import gather
+from asegen.prototypes.geometry import element_features
 from asegen.prototypes.standard import StandardCrystal, standard_crystal
 from asegen.symmetry import crystal_from_sites, space_group
 from asegen.symmetry.lattices import conventional_cell
@@ -121,3 +124,19 @@ def small_data(folder, count: int = 60) -> None:
         atoms = rewritten(atoms, k)
         rows.append(Row(str(k), atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers))
     write_arrays(rows, folder, source="made for the test")
+
+
+def truth(metal: str, anion: str) -> tuple[float, float, float]:
+    """Parameter, shape and log volume ratio of a rutile, linear in the features of its elements."""
+    features = element_features()[[atomic_numbers[metal], atomic_numbers[anion]]]
+    x = 0.300 + 0.006 * features[0, 0] - 0.005 * features[1, 1]
+    shape = -0.36 + 0.02 * features[0, 1] + 0.01 * features[1, 2]
+    return float(x), float(shape), float(0.05 + 0.03 * features[0, 2] - 0.03 * features[1, 0])
+
+
+def rutile(metal: str, anion: str) -> Atoms:
+    x, shape, ratio = truth(metal, anion)
+    volumes = atomic_volumes()
+    volume = 2 * np.exp(ratio) * (volumes[atomic_numbers[metal]] + 2 * volumes[atomic_numbers[anion]])
+    sites = [(metal, "2a", ()), (anion, "4f", (x,))]
+    return crystal_from_sites(136, sites, conventional_cell("tetragonal", volume, np.array([shape])))[0]

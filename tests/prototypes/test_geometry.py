@@ -1,18 +1,15 @@
 import numpy as np
 import pytest
-from ase import Atoms
 from ase.data import atomic_numbers
-from gallery import KINDS, build, cluster_of, rewritten, same_crystal
+from gallery import KINDS, build, cluster_of, rewritten, rutile, same_crystal, truth
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asegen.prior import atomic_volumes
 from asegen.prototypes import geometry as module
 from asegen.prototypes.fit import prototype_of
-from asegen.prototypes.geometry import element_features, fit_geometry, locate
-from asegen.prototypes.model import Candidate
-from asegen.symmetry import crystal_from_sites, space_group
-from asegen.symmetry.lattices import conventional_cell
+from asegen.prototypes.geometry import fit_geometry, locate
+from asegen.prototypes.ranking import Candidate
+from asegen.symmetry import space_group
 
 
 def candidate_of(cluster, elements) -> Candidate:
@@ -36,22 +33,6 @@ METALS = "Ti V Cr Mn Fe Co Ni Ge Sn Pb Zr Nb Mo Ru Rh Pd Hf Ta W Re Os Ir Pt Mg 
 HELD_OUT = "Si Te Tc".split()
 
 
-def truth(metal: str, anion: str) -> tuple[float, float, float]:
-    """Parameter, shape and log volume ratio of a rutile, linear in the features of its elements."""
-    features = element_features()[[atomic_numbers[metal], atomic_numbers[anion]]]
-    x = 0.300 + 0.006 * features[0, 0] - 0.005 * features[1, 1]
-    shape = -0.36 + 0.02 * features[0, 1] + 0.01 * features[1, 2]
-    return float(x), float(shape), float(0.05 + 0.03 * features[0, 2] - 0.03 * features[1, 0])
-
-
-def rutile(metal: str, anion: str) -> Atoms:
-    x, shape, ratio = truth(metal, anion)
-    volumes = atomic_volumes()
-    volume = 2 * np.exp(ratio) * (volumes[atomic_numbers[metal]] + 2 * volumes[atomic_numbers[anion]])
-    sites = [(metal, "2a", ()), (anion, "4f", (x,))]
-    return crystal_from_sites(136, sites, conventional_cell("tetragonal", volume, np.array([shape])))[0]
-
-
 @pytest.fixture(scope="module")
 def rutiles():
     crystals = [rewritten(rutile(m, a), k) for k, (m, a) in enumerate((m, a) for m in METALS for a in ("O", "F", "Cl", "S"))]
@@ -60,7 +41,7 @@ def rutiles():
 
 def errors(cluster) -> np.ndarray:
     """Predictions for elements that no example holds, minus the truth."""
-    geometry = fit_geometry(cluster)
+    geometry, _ = fit_geometry(cluster)
     assert geometry.letters == "af" or geometry.letters == "fa"
     rows = []
     for metal in HELD_OUT:
@@ -91,16 +72,16 @@ def test_elements_come_into_their_slots(rutiles):
 
 
 def test_spread_is_the_error_of_an_example_left_out(rutiles):
-    geometry = fit_geometry(rutiles)
+    geometry, _ = fit_geometry(rutiles)
     assert geometry.spread.shape == (3,) and (geometry.spread > 0).all() and (geometry.spread < 0.02).all()
     again = [k for k, m in enumerate(rutiles.members) if m.source % 7 == 0]
     left = []
     kept = rutiles.members
     for k in again:
         rutiles.members = [m for i, m in enumerate(kept) if i != k]
-        predicted = fit_geometry(rutiles).predict(np.array(kept[k].elements))
+        predicted = fit_geometry(rutiles)[0].predict(np.array(kept[k].elements))
         rutiles.members = [kept[k]]
-        left.append(predicted[-1] - fit_geometry(rutiles).mean[-1])
+        left.append(predicted[-1] - fit_geometry(rutiles)[0].mean[-1])
     rutiles.members = kept
     # the hat matrix' shortcut is exact but for the mean, which it takes as known
     assert geometry.spread[2] == pytest.approx(np.sqrt(np.mean(np.square(left))), rel=0.35)
@@ -109,11 +90,11 @@ def test_spread_is_the_error_of_an_example_left_out(rutiles):
 def test_few_examples_keep_their_mean(rutiles):
     kept = rutiles.members
     rutiles.members = kept[:2]
-    geometry = fit_geometry(rutiles)
+    geometry, _ = fit_geometry(rutiles)
     rutiles.members = kept
     assert len(geometry.slope) == 0 and (geometry.predict(np.array([9, 26])) == geometry.mean).all()
     rutiles.members = kept[:1]
-    alone = fit_geometry(rutiles)
+    alone, _ = fit_geometry(rutiles)
     rutiles.members = kept
     assert (alone.spread == [0.03, 0.03, 0.05]).all()
 

@@ -22,9 +22,14 @@ from asegen.prototypes.table import PrototypeTable
 HALIDES = [(11, 17), (19, 17), (3, 9), (12, 8), (47, 35)]
 
 
+def bare(prototype):
+    """Without what is known of its one crystal."""
+    return replace(prototype, own=np.zeros((0, 0)), hull=np.zeros(0), published=np.zeros(0, bool), material=np.zeros(0, int))
+
+
 def examples(kind: str, pairs) -> object:
     """A prototype of two elements with these examples."""
-    return replace(prototype_of(cluster_of([build(kind)])), examples=np.array(pairs, dtype=np.uint8))
+    return replace(bare(prototype_of(cluster_of([build(kind)]))), examples=np.array(pairs, dtype=np.uint8))
 
 
 def binaries(salts=HALIDES, wurtzites=((30, 8), (31, 7)), cesium=((55, 17),)) -> PrototypeTable:
@@ -34,10 +39,15 @@ def binaries(salts=HALIDES, wurtzites=((30, 8), (31, 7)), cesium=((55, 17),)) ->
 def perovskites() -> PrototypeTable:
     """Two prototypes without exchanges, so both orders of the cations are candidates."""
     cubic = replace(
-        prototype_of(cluster_of([build("perovskite")])), examples=np.array([[8, 38, 22], [8, 56, 22], [8, 20, 40]], dtype=np.uint8)
+        bare(prototype_of(cluster_of([build("perovskite")]))), examples=np.array([[8, 38, 22], [8, 56, 22], [8, 20, 40]], dtype=np.uint8)
     )
-    polar = replace(prototype_of(cluster_of([build("tetragonal PbTiO3")])), examples=np.array([[8, 82, 22]], dtype=np.uint8))
+    polar = replace(bare(prototype_of(cluster_of([build("tetragonal PbTiO3")]))), examples=np.array([[8, 82, 22]], dtype=np.uint8))
     return PrototypeTable([cubic, polar])
+
+
+def only(family, example: int) -> torch.Tensor:
+    """One example left out, shape (1, m)."""
+    return torch.arange(len(family.owner))[None] == example
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +80,7 @@ def test_leaving_one_out_is_as_if_it_had_never_been_there(metric, left):
     del lists[owner][number]
     query = family.examples[left][None]
     with torch.no_grad():
-        found = collect(family, metric(family, query), torch.tensor([left]))
+        found = collect(family, metric(family, query), only(family, left))
         if not lists[owner]:  # the only example: its prototype is no candidate any more
             gone = found.index[0] // 2 == owner
             assert not found.real[0][gone].any() and found.real[0].sum() == 2
@@ -155,8 +165,8 @@ def test_likeness_to_known_crystals_of_the_formula(metric):
     assert (like[:2][found.real[:2] & ~rock_salt[:2]][:, 0] < 0.5).all() and (like[..., 0] <= like[..., 1] + 1e-6).all()
     assert (like[2] == 0).all()
     with torch.no_grad():
-        assert (likeness_to_known(family, elements[:1], collect(family, metric(family, elements[:1])), torch.tensor([0])) == 0).all()
-        other = likeness_to_known(family, elements[:1], collect(family, metric(family, elements[:1])), torch.tensor([1]))
+        assert (likeness_to_known(family, elements[:1], collect(family, metric(family, elements[:1])), only(family, 0)) == 0).all()
+        other = likeness_to_known(family, elements[:1], collect(family, metric(family, elements[:1])), only(family, 1))
     assert torch.allclose(other[0], like[0])
 
 
@@ -195,3 +205,37 @@ def test_a_ranker_gives_probabilities_and_novelty():
     assert (found.index[1] == alone.index[0]).all() and torch.allclose(log_p[1], log_q[0], atol=1e-5)
     features = novelty_features(found)
     assert features.shape == (2, 3) and features[0, 0] > features[1, 0]  # more votes for salt than for gold selenide
+
+
+def test_examples_far_from_the_hull_lose_weight_where_the_stable_crystal_is_asked_for():
+    torch.manual_seed(5)
+    metric = ElementMetric()
+    salt, cesium = examples("rocksalt", [(11, 17)]), examples("CsCl", [(11, 17)])
+    table = PrototypeTable([replace(salt, hull=np.array([0.2])), replace(cesium, hull=np.array([0.0]))])
+    family, elements = table.family((1, 1)), torch.tensor([[19, 17]])
+    with torch.no_grad():
+        likely = sum_votes(family, metric(family, elements))[0][0]
+        stable = sum_votes(family, metric(family, elements, stable=True))[0][0]
+        found = collect(family, metric(family, elements, stable=True), stable=True)
+    assert float(likely[0] / likely[2]) == pytest.approx(1, rel=1e-3)
+    loss = float(torch.nn.functional.softplus(metric.far)) * 2  # 0.2 eV in tenths
+    assert float(stable[0] / stable[2]) == pytest.approx(np.exp(-loss), rel=1e-3)
+    # the mean energies of what votes are told, in tenths of an eV
+    energies = dict(zip(found.index[0].tolist(), found.features[0, :, 6].tolist(), strict=True))
+    assert energies[0] == pytest.approx(2, abs=1e-4) and energies[2] == pytest.approx(0, abs=1e-4)
+
+
+def test_weights_of_format_1_give_what_they_gave():
+    torch.manual_seed(6)
+    ranker = Ranker(networks=1).eval()
+    family, elements = binaries().family((1, 1)), torch.tensor([[11, 35]])
+    weights = {name: value.clone() for name, value in ranker.state_dict().items() if name != "metric.far"}
+    for name in ("networks.0.head.0.weight", "networks.0.direct.weight"):
+        weights[name][:, -5:] = 0  # what came with energies and formula units
+    other = Ranker(networks=1).eval()
+    wide = ("head.0.weight", "direct.weight")
+    other.load_format_1({name: value[:, :-5] if name.endswith(wide) else value for name, value in weights.items()})
+    ranker.load_state_dict({"metric.far": torch.tensor(-20.0), **weights})
+    with torch.no_grad():
+        assert torch.equal(other(family, elements)[1], ranker(family, elements)[1])
+        assert torch.allclose(other(family, elements, stable=True)[1], other(family, elements)[1], atol=1e-5)

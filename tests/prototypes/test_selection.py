@@ -1,5 +1,10 @@
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asegen.prototypes.selection import LIKENESS, distances, select
 
@@ -15,29 +20,6 @@ def index(packaged_mp20, family):
         return packaged_mp20.ranker(family, torch.tensor([[8, 20, 22]]))[0].index[0]
 
 
-def spread_out(index):
-    return torch.linspace(1, 0.1, len(index), dtype=torch.float64)[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))]
-
-
-def test_without_diversity_the_order_is_that_of_the_probabilities(family, index):
-    probability = spread_out(index)
-    order = select(family, index, probability, torch.zeros(len(index), dtype=torch.bool), 0.0)
-    assert order == probability.argsort(descending=True).tolist()
-
-
-@pytest.mark.parametrize("diversity", [0.0, 0.5, 1.0])
-def test_those_that_are_to_be_first_are_first_and_none_is_lost(family, index, diversity):
-    probability = spread_out(index)
-    first = torch.zeros(len(index), dtype=torch.bool)
-    chosen = probability.argsort()[[0, 7]]
-    first[chosen] = True
-    order = select(family, index, probability, first, diversity)
-    assert set(order[:2]) == set(chosen.tolist()) and sorted(order) == list(range(len(index)))
-    if diversity == 0:
-        rest = [k for k in order[2:]]
-        assert rest == sorted(rest, key=lambda k: -float(probability[k]))
-
-
 def test_distances_are_those_of_the_surroundings(family, index):
     far = distances(family, index)
     assert torch.allclose(far, far.T, atol=1e-5) and far.diagonal().abs().max() < 1e-4 and far.min() > -1e-5
@@ -48,7 +30,7 @@ def test_distances_are_those_of_the_surroundings(family, index):
     # exchanging elements in one prototype is a difference, and it is the same from both sides
     prototype, order = family.split(index)
     twin = [(i, j) for i in range(len(index)) for j in range(i) if prototype[i] == prototype[j] and order[i] != order[j]]
-    assert twin and all(far[i, j] > 1e-3 for i, j in twin)
+    assert twin and np.median([float(far[i, j]) for i, j in twin]) > LIKENESS
 
 
 def test_distances_compare_element_by_element(packaged_mp20):
@@ -70,34 +52,52 @@ def test_distances_compare_element_by_element(packaged_mp20):
     assert torch.allclose(distances(family, index, index[5:9]), expected[:, 5:9], atol=1e-4)
 
 
-@pytest.fixture
-def three(family, index):
-    """Two candidates that are nearly the same crystal, and one that is like neither."""
-    far = distances(family, index)
-    one, two = divmod(int((far + 10 * torch.eye(len(index))).argmin()), len(index))
-    alone = int(torch.minimum(far[one], far[two]).argmax())
-    assert far[one, two] < LIKENESS / 2 and min(far[one, alone], far[two, alone]) > 10 * LIKENESS
-    return index[[one, two, alone]]
+def likeness(*pairs: tuple[int, int, float], size: int = 3) -> np.ndarray:
+    made = np.eye(size)
+    for i, j, value in pairs:
+        made[i, j] = made[j, i] = value
+    return made
 
 
-NONE = torch.zeros(3, dtype=torch.bool)
+def test_without_diversity_the_order_is_that_of_the_probabilities():
+    random = np.random.default_rng(0)
+    probability = random.random(20)
+    found = select(random.random((20, 20)), probability, 0.0)
+    assert [k for k, _ in found] == np.argsort(-probability).tolist()
+    assert [gain for _, gain in found] == pytest.approx(sorted(probability, reverse=True))
 
 
-def test_candidates_like_one_already_taken_are_pushed_back(family, three):
-    probability = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    assert select(family, three, probability, NONE, 0.0) == [0, 1, 2]
-    assert select(family, three, probability, NONE, 1.0) == [0, 2, 1]
-    assert select(family, three, probability, torch.tensor([True, True, False]), 1.0) == [0, 1, 2]
+@given(st.integers(0, 10**6), st.integers(1, 12), st.floats(0, 1))
+def test_gains_fall_and_add_up_to_all_there_is(seed, size, diversity):
+    random = np.random.default_rng(seed)
+    points = random.random((size, 2))
+    near = np.exp(-((points[:, None] - points) ** 2).sum(-1) / 0.1)
+    probability = random.random(size)
+    found = select(near, probability, diversity)
+    gains = [gain for _, gain in found]
+    assert sorted(k for k, _ in found) == list(range(size))
+    assert all(a >= b - 1e-12 for a, b in pairwise(gains)) and sum(gains) == pytest.approx(probability.sum())
+    assert select(near, probability, diversity, n=3) == found[:3]
 
 
-def test_like_candidates_support_each_other(family, three):
-    """Two of one kind with 0.3 each come before one alone with 0.4: either answer would be right."""
-    probability = torch.tensor([0.3, 0.31, 0.39], dtype=torch.float64)
-    assert select(family, three, probability, NONE, 0.5)[0] in (0, 1)
-    assert select(family, three, probability, NONE, 0.0) == [2, 1, 0]
+def test_candidates_like_one_already_taken_are_pushed_back():
+    near, probability = likeness((0, 1, 0.99)), np.array([0.5, 0.3, 0.2])
+    assert [k for k, _ in select(near, probability, 0.0)] == [0, 1, 2]
+    assert [k for k, _ in select(near, probability, 1.0)] == [0, 2, 1]
+    # and so are those like what is in the list already
+    covered = np.array([0.0, 0.0, 0.9])
+    assert select(likeness(), np.array([0.2, 0.25, 0.3]), 1.0, covered)[0] == (1, pytest.approx(0.25))
+
+
+def test_like_candidates_support_each_other():
+    """Two of one kind with 0.3 each come before one alone with 0.39: either answer would be right."""
+    near, probability = likeness((0, 1, 0.9)), np.array([0.3, 0.31, 0.39])
+    (first, gain), *_ = select(near, probability, 1.0)
+    assert first == 1 and gain == pytest.approx(0.31 + 0.9 * 0.3)
+    assert [k for k, _ in select(near, probability, 0.0)] == [2, 1, 0]
 
 
 @pytest.mark.parametrize("diversity", [-0.1, 1.1, float("nan")])
-def test_diversity_is_a_share(family, index, diversity):
+def test_diversity_is_a_share(diversity):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        select(family, index, spread_out(index), torch.zeros(len(index), dtype=torch.bool), diversity)
+        select(np.eye(2), np.ones(2), diversity)

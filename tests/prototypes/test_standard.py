@@ -3,6 +3,7 @@ import sys
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from gallery import KINDS, build, rewritten, same_crystal, standard
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,9 +62,14 @@ def test_elements_with_equal_entries_stand_in_every_order():
     assert len(three.orders[0]) == 6  # all on 1a
 
 
-def test_what_has_no_primitive_standard_cell_is_none():
-    conventional = build("rocksalt").repeat((2, 1, 1))
-    assert standard_crystal(conventional.cell.array, conventional.get_scaled_positions(), conventional.numbers) is None
+def test_a_supercell_is_the_crystal_of_its_primitive_cell():
+    """The conventional cell of fcc copper once cost the model all fcc elements."""
+    for times in ((2, 1, 1), (2, 2, 2)):
+        found, alone = standard(build("rocksalt").repeat(times)), standard(build("rocksalt"))
+        assert found.key == alone.key and len(found.numbers) == 2
+        assert found.volume == pytest.approx(alone.volume) and np.allclose(found.metric[0], alone.metric[0])
+    copper = bulk("Cu", cubic=True)
+    assert len(copper) == 4 and standard(copper).number == 225 and len(standard(copper).numbers) == 1
 
 
 def test_a_slightly_distorted_crystal_is_taken_as_the_ideal_one():

@@ -4,10 +4,12 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from gallery import KINDS, build, cluster_of, rewritten
+from gallery import KINDS, build, cluster_of, rewritten, rutile
 
-from asegen.prototypes.fit import prototype_of
-from asegen.prototypes.table import SHELLS, PrototypeTable, composition, environment_of, orders_of, pack_table, unpack_table
+from asegen.prototypes.fit import Known, prototype_of
+from asegen.prototypes.packing import pack_table, unpack_table
+from asegen.prototypes.ranking import Candidate
+from asegen.prototypes.table import SHELLS, PrototypeTable, composition, environment_of, orders_of, unit_of
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,41 @@ def test_what_was_packed_comes_back(table):
         assert np.allclose(value, pack_table(table)[name], rtol=1e-12) and value.dtype == pack_table(table)[name].dtype
 
 
+def test_known_crystals_come_back_with_their_own_numbers_and_energies():
+    atoms = [rutile(metal, "O") for metal in ("Ti", "Sn", "Mn")]
+    known = Known(np.array([0.0, 0.0316, np.nan]), np.array([True, False, False]), np.array([2657, 856, -7]))
+    table = PrototypeTable([prototype_of(cluster_of(atoms), known)])
+    (again,) = unpack_table(pack_table(table)).prototypes
+    assert again.hull[:2].tolist() == [0.0, 0.032] and np.isnan(again.hull[2])  # meV
+    assert again.published.tolist() == [True, False, False] and again.material.tolist() == [2657, 856, -7]
+    assert again.own.shape == (3, 3) and np.abs(again.own - table.prototypes[0].own).max() < 1e-4
+    assert not np.allclose(again.own, again.geometry.mean, atol=1e-3)
+    # each with the elements it belongs to
+    volumes = [a.get_volume() for a in atoms]
+    for elements, own in zip(again.examples, again.own, strict=True):
+        candidate = Candidate(again, tuple(int(z) for z in elements), 1.0, True, own)
+        metal = next(z for z in elements if z != 8)
+        assert candidate.volume == pytest.approx(volumes[[22, 50, 25].index(metal)], rel=1e-3)
+
+
+def test_a_table_of_format_1_keeps_no_crystals(table):
+    packed = {name: value for name, value in pack_table(table).items() if name not in ("own", "hull", "published", "material")}
+    again = unpack_table(packed)
+    assert all(len(p.own) == 0 and len(p.hull) == 0 for p in again.prototypes)
+    assert again.family((1, 1)).hull.isnan().all()
+    assert set(pack_table(again)) == set(packed)
+
+
+def test_prototypes_are_made_only_when_they_are_asked_for(table):
+    again = unpack_table(pack_table(table))
+    assert not again.prototypes._made and again.counts == table.counts and (again.groups == table.groups).all()
+    again.family((3, 1, 1))
+    assert len(again.prototypes._made) == 4
+    assert again.prototypes[-1].number == table.prototypes[-1].number and len(again.prototypes[1:3]) == 2
+    with pytest.raises(IndexError):
+        again.prototypes[len(again)]
+
+
 def test_a_fitted_geometry_comes_back_too(packaged_mp20):
     packed = pack_table(packaged_mp20.table)
     again = pack_table(unpack_table(packed))
@@ -54,22 +91,29 @@ def test_sites_in_words(table):
     assert found["Pnma perovskite"].startswith("A:4c,8d B:4")
 
 
-def test_families_hold_prototypes_of_equal_counts(table):
+def test_families_hold_prototypes_of_one_anonymous_formula_whatever_the_size_of_the_cell(table):
     assert table.family((2, 1)) is not None and table.family((7, 1)) is None
     binary = table.family((1, 1))
-    assert [KINDS[kind][0] for kind in ("rocksalt", "zincblende", "CsCl")] == [table.prototypes[k].number for k in binary.members]
-    assert table.family((1, 1)) is binary
-    assert binary.owner.tolist() == [0, 1, 2] and sorted(binary.examples[0].tolist()) == [11, 17]
+    kinds = ("rocksalt", "zincblende", "CsCl", "wurtzite")
+    assert [KINDS[kind][0] for kind in kinds] == [table.prototypes[k].number for k in binary.members]
+    assert table.family((1, 1)) is binary and table.family((2, 2)) is binary and unit_of((12, 4, 4)) == (3, 1, 1)
+    assert binary.owner.tolist() == [0, 1, 2, 3] and binary.units.tolist() == [1, 1, 1, 2]
+    assert sorted(binary.examples[0].tolist()) == [11, 17]
     assert sum(len(table.family(counts).members) for counts in table.counts) == len(table)
+    ternary = table.family((3, 1, 1))
+    kinds = ("perovskite", "tetragonal PbTiO3", "Pnma perovskite")
+    assert {(KINDS[kind][0], n) for kind, n in zip(kinds, (1, 1, 4), strict=True)} <= set(
+        zip([table.prototypes[k].number for k in ternary.members], ternary.units.tolist(), strict=True)
+    )
+    assert ternary.first.tolist() == [0, 1, 2, 3] and ternary.hull.isnan().all()
 
 
 def test_equal_orders_are_one_candidate(table):
     binary, ternary = table.family((1, 1)), table.family((3, 1, 1))
-    assert binary.orders.tolist() == [[0, 1], [1, 0]] and binary.same.tolist() == [[0, 0]] * 3
-    assert {table.prototypes[k].number for k in ternary.members} == {221, 99}
-    assert ternary.orders.tolist() == [[0, 1, 2], [0, 2, 1]] and ternary.same.tolist() == [[0, 1]] * 2
+    assert binary.orders.tolist() == [[0, 1], [1, 0]] and binary.same.tolist() == [[0, 0]] * 4
+    assert ternary.orders.tolist() == [[0, 1, 2], [0, 2, 1]] and ternary.same.tolist() == [[0, 1]] * 4
     # every pair of order and example supports the candidate of its owner with the first equal order
-    assert ternary.candidate.tolist() == [[0, 2], [1, 3]] and binary.candidate.tolist() == [[0, 2, 4]] * 2
+    assert ternary.candidate.tolist() == [[0, 2, 4, 6], [1, 3, 5, 7]] and binary.candidate.tolist() == [[0, 2, 4, 6]] * 2
     prototype, order = ternary.split(torch.tensor([3, 2]))
     assert prototype.tolist() == [1, 1] and order.tolist() == [1, 0]
 
