@@ -160,8 +160,9 @@ def errors(atoms: Atoms, known: Atoms) -> tuple[float, float, float]:
 
 def optimize(calc: ScoreCalculator, sigmas: Sequence[float], optimizers: Sequence[type]) -> None:
     """Table of perturbed crystals given to optimizers."""
-    print("\n| moves | optimizer | sigma/Å | perfect stay | 0.05 Å, 2 % back | 0.1 Å, 5 % back | steps | worst rms/Å | strain, median |", end="")
-    print(" worst | volume, median | worst |\n|" + "---|" * 12)
+    header = ["moves", "optimizer", "sigma/Å", "perfect stay", "0.05 Å, 2 % back", "0.1 Å, 5 % back", "steps", "worst rms/Å"]
+    header += ["strain, median", "worst", "volume, median", "worst"]
+    print(f"\n| {' | '.join(header)} |\n|" + "---|" * len(header))
     for moves in ("positions", "cell too", "cell in a group"):
         for optimizer in optimizers:
             for sigma in sigmas:

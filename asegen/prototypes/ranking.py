@@ -27,9 +27,10 @@ ORDERS = ("stable", "likely")
 
 #: Energies enter the probabilities of known crystals as exp(-E / this), eV/atom.
 SOFTNESS = 0.03
-#: Probability that the stable crystal is among the known ones, if one of them lies on the hull; it falls with the energy of the lowest.
+#: Probability that the stable crystal is among the known ones, if one of them lies on the hull; it falls with the energy of the lowest,
+#: slowly if one of them was observed.
 KNOWN_SHARE = 0.95
-_KNOWN_FADES = 0.15
+_KNOWN_FADES, _OBSERVED_FADES = 0.05, 0.5
 #: Errors of PBE's energy differences between polymorphs are of this size, eV/atom: the first place goes to a crystal that was observed
 #: if it lies no further above the lowest one. Materials Project ids below 32,000 and from 500,000 to 700,000 were given to crystals of
 #: the ICSD (checked on MPTS-52, which holds observed crystals only), the first of them to the better known ones.
@@ -179,7 +180,8 @@ def rank(
     make = _Maker(table, family, elements, typed)
     if new:
         fresh, covered = _unlike(family, index, [entry.candidate for entry in entries])
-        chosen = select(_likeness(family, index[fresh]), probability[fresh], diversity, covered[fresh], n)
+        probability = probability[fresh] * (1 - share_new) / max(probability[fresh].sum(), 1e-300)
+        chosen = select(_likeness(family, index[fresh]), probability, diversity, covered[fresh], n)
         places = np.flatnonzero(fresh)
         return [make.predicted(int(index[places[k]]), gain, predicted) for k, gain in chosen], share_new
     made: list[Candidate] = []
@@ -192,8 +194,8 @@ def rank(
         # what is nearly a known crystal is no other one
         fresh, covered = _unlike(family, index, [entry.candidate for entry in entries])
         index, probability, covered = index[fresh], probability[fresh], covered[fresh]
-        probability = probability * (1 - share_known) / max(1e-9, probability.sum() + share_new)
-        share_new = share_new * (1 - share_known)
+        left = (1 - share_known) / max(1e-9, probability.sum() + share_new)
+        probability, share_new = probability * left, share_new * left
     chosen = select(_likeness(family, index), probability, diversity, covered, n)
     made += [make.predicted(int(index[k]), gain, predicted) for k, gain in chosen]
     made.sort(key=lambda candidate: -candidate.probability)
@@ -289,7 +291,8 @@ def _known_candidates(
     """Known crystals with their probabilities, and the sum of those."""
     if stable:
         energy = np.array([entry.energy for entry in entries])
-        share = KNOWN_SHARE * float(np.exp(-max(0.0, energy.min()) / _KNOWN_FADES))
+        fades = _OBSERVED_FADES if any(entry.lead < entry.energy for entry in entries) else _KNOWN_FADES
+        share = KNOWN_SHARE * float(np.exp(-max(0.0, energy.min()) / fades))
         # the first may lie above others, by what PBE's errors allow
         energy[0] = min(energy[0], energy.min() - 0.5 * SOFTNESS) if len(energy) > 1 and energy[0] > energy[1:].min() else energy[0]
         weight = np.exp(-(energy - energy[0]) / SOFTNESS)

@@ -42,7 +42,8 @@ def select(
 
     An answer counts as right if it is nearly the right crystal, so a candidate is worth the probability of all that are like it, as
     far as no better one has covered them: ``Σ_j p_j max(0, L_kj − max_i L_ij)`` over those i taken before (greedy facility location,
-    Nemhauser, Wolsey and Fisher, Math. Program. 14, 265, 1978). These gains never rise along the list and add up to ``Σ p``.
+    Nemhauser, Wolsey and Fisher, Math. Program. 14, 265, 1978). These gains never rise along the list; they are scaled to add up to
+    ``Σ p``, which changes them only where something is covered from the start.
 
     Parameters
     ----------
@@ -62,11 +63,12 @@ def select(
     np.fill_diagonal(like, 1.0)
     done = np.zeros(len(probability)) if covered is None else diversity * covered
     left = np.ones(len(probability), dtype=bool)
+    scale = probability.sum() / max(float((1 - done) @ probability), 1e-300)
     order: list[tuple[int, float]] = []
     while left.any() and (n is None or len(order) < n):
         gain = np.where(left, np.clip(like - done, 0, None) @ probability, -1.0)
         best = int(gain.argmax())
-        order.append((best, float(gain[best])))
+        order.append((best, scale * float(gain[best])))
         left[best] = False
         done = np.maximum(done, like[best])
     return order
