@@ -241,19 +241,23 @@ class _Planner:
         sites = self.request.sites
         if sites is not None and self.group is not None:
             parse_sites(sites, self.group, content(self._cell_of_sites(numbers)))
-        candidates = self._candidates(numbers)
+        candidates, novelty = self._candidates(numbers)
+        # where the crystal may well have a prototype that nobody has seen, the end of a long list is better spent on the score model
+        explored = seeds[len(seeds) - self._free_starts(numbers, len(seeds), novelty) :]
         starts: list[Start] = []
         for candidate in candidates:
-            if len(starts) == len(seeds):
+            if len(starts) == len(seeds) - len(explored):
                 break
             start = prototype_start(candidate, seeds[len(starts)])
             # parameters predicted far from any example can put atoms on each other
             if not too_close(start.atoms):
                 starts.append(start)
-        if len(starts) < len(seeds):
+        if missing := seeds[len(starts) : len(seeds) - len(explored)]:
             cells = self._cells(numbers, candidates)
-            for seed, cell in zip(seeds[len(starts) :], cells(len(seeds) - len(starts)), strict=True):
-                starts.append(self._drawn(cell, seed))
+            starts += [self._drawn(cell, seed) for seed, cell in zip(missing, cells(len(missing)), strict=True)]
+        if explored:
+            cells = self._cells(numbers, candidates)
+            starts += [_random(cell, seed) for seed, cell in zip(explored, cells(len(explored)), strict=True)]
         if self.model is not None or self.group is not None:
             for rank, start in enumerate(starts):
                 start.atoms.info["rank"] = rank + 1
@@ -267,20 +271,30 @@ class _Planner:
                 return held
         return numbers
 
-    def _candidates(self, numbers: np.ndarray) -> list[Candidate]:
+    def _free_starts(self, numbers: np.ndarray, count: int, novelty: float) -> int:
+        """How many of so many crystals begin from random atoms: as many as a new prototype is likely, if a database's order is asked."""
+        asked = self.request
+        if self.model is None or self.group is not None or asked.order != "likely" or asked.start == "prototypes":
+            return 0
+        smallest = numbers_of(self.text) if self.units is None else numbers
+        if len(smallest) > self.checkpoint.max_atoms or not set(smallest.tolist()) <= self.checkpoint.elements:
+            return 0
+        return int(min(0.5, novelty) * count)
+
+    def _candidates(self, numbers: np.ndarray) -> tuple[list[Candidate], float]:
         if self.model is None:
-            return []
+            return [], 1.0
         asked = self.request
         units = None if self.units is None and asked.sites is None else 1
         if asked.sites is not None:
             numbers = self._cell_of_sites(numbers)
-        candidates, _ = self.model.rank(
+        candidates, novelty = self.model.rank(
             numbers, units=units, order=asked.order, spacegroup=self.group, new=asked.new, diversity=asked.diversity
         )
         if asked.sites is not None and self.group is not None:
             wanted = sorted(parse_sites(asked.sites, self.group))
             candidates = [c for c in candidates if sorted(c.sites) == wanted]
-        return candidates
+        return candidates, novelty
 
     def _cells(self, numbers: np.ndarray, candidates: list[Candidate]) -> Callable[[int], list[np.ndarray]]:
         """Contents of the cells that the score model is to fill, most likely sizes first.
@@ -318,7 +332,7 @@ class _Planner:
     def _drawn(self, numbers: np.ndarray, seed: int) -> Start:
         """A start for the score model: random sites of a space group, or random atoms where there are no prototypes at all."""
         if self.model is None and self.group is None:
-            return Start(start_crystal(numbers, seed), None, "random", again=lambda other: self._drawn(numbers, other))
+            return _random(numbers, seed)
         where = self.group or _draw_group(numbers, seed, self.model)
         atoms = symmetric_crystal(numbers, where, self.request.sites, seed)
         constraint = atoms.constraints[0]
@@ -327,6 +341,10 @@ class _Planner:
         atoms.info.update(start="sites", prototype=symbol, known=False)
         sites = tuple(constraint.sites)
         return Start(atoms, constraint.symmetry, "sites", sites, again=lambda other: self._drawn(numbers, other))
+
+
+def _random(numbers: np.ndarray, seed: int) -> Start:
+    return Start(start_crystal(numbers, seed), None, "random", again=lambda other: _random(numbers, other))
 
 
 def likely_units(

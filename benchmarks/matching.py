@@ -16,10 +16,11 @@ from ase import Atoms
 warnings.filterwarnings("ignore")
 
 
-def validation_rows(file, n, seed, where=(), atoms=(1, 20), unseen=None):
+def validation_rows(file, n, seed, where=(), atoms=(1, 20), unseen=None, energy=None):
     """n crystals of a file drawn with a seed; `where` (COLUMN=VALUE, COLUMN<VALUE) chooses among the rows of a CSV file.
 
-    `unseen` names a training file: rows whose composition occurs in it are left out.
+    `unseen` names a training file: rows whose composition occurs in it are left out. `energy` names a column that goes to
+    ``info["energy"]``.
     """
     from asegen.datasets import read_rows
 
@@ -32,7 +33,12 @@ def validation_rows(file, n, seed, where=(), atoms=(1, 20), unseen=None):
     rows = [row for k, row in enumerate(read_rows(file)) if not row.error and (keep is None or keep[k])]
     rows = [row for row in rows if atoms[0] <= len(row.numbers) <= atoms[1] and composition_of(row.numbers) not in seen]
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:n])
-    return [Atoms(numbers=rows[i].numbers, scaled_positions=rows[i].frac, cell=rows[i].cell, pbc=True) for i in chosen]
+    made = [Atoms(numbers=rows[i].numbers, scaled_positions=rows[i].frac, cell=rows[i].cell, pbc=True) for i in chosen]
+    for atoms, i in zip(made, chosen, strict=True):
+        atoms.info["name"] = rows[i].name
+        if energy:
+            atoms.info["energy"] = rows[i].properties.get(energy, np.nan)
+    return made
 
 
 def _holds(line, condition):

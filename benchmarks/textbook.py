@@ -83,7 +83,8 @@ def main():
     for name, value in table.items():
         print(f"{name:32s} {value}")
     if args.json:
-        Path(args.json).write_text(json.dumps({"file": args.file.name, **options, "prototypes": model.name, "table": table, "rows": rows}, indent=1))
+        told = {"file": args.file.name, **options, "prototypes": model.name, "table": table, "rows": rows}
+        Path(args.json).write_text(json.dumps(told, indent=1))
 
 
 if __name__ == "__main__":

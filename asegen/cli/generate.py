@@ -28,7 +28,7 @@ from ..report import Summary, contact_sheet, summarize
 from ..starts import Start, constrained, make_starts, prototypes_for
 from ..store import RunFolder
 
-RANKED = ("rank", "start", "prototype", "probability", "known", "e_above_hull", "e_above_hull_source", "material_id")
+RANKED = ("rank", "start", "prototype", "probability", "known", "e_above_hull", "e_above_hull_source", "handbook", "material_id")
 
 #: What the mark behind an energy above the hull means.
 SOURCES = {
@@ -122,7 +122,7 @@ def run_generate(
         raise AsegenError(told(empty, len(starts)))
     rows = [summarize(atoms) for atoms in crystals]
     if folder is not None:
-        _write(folder, crystals, loaded, starts[0], walks.get(starts[0].kind, full), device)
+        _write(folder, crystals, rows, loaded, starts[0], walks.get(starts[0].kind, full), device)
     relaxed = None
     if potential is not None:
         from .polymorphs import print_polymorphs, relax_generated
@@ -172,6 +172,7 @@ def remarks(crystals: list[Atoms], model: PrototypeModel | None, start: str | No
         told = [words for source, words in SOURCES.items() if source in sources]
         if told:
             lines.append(f"meV/atom above the convex hull: {'; '.join(told)}")
+        lines += handbook_remarks(crystals)
     if "sites" in kinds:
         count = kinds.count("sites")
         lines.append(f"{count} on random sites of a space group, filled by the score model: no known prototype was left for them")
@@ -183,6 +184,24 @@ def remarks(crystals: list[Atoms], model: PrototypeModel | None, start: str | No
     if model is None and "random" in kinds and not formula_given and not all("reference_volume" in atoms.info for atoms in crystals):
         lines.append("started from random atoms: no prototype model belongs to this checkpoint (--prototypes names one)")
     return lines
+
+
+def handbook_remarks(crystals: list[Atoms]) -> list[str]:
+    """Where the first place is not that of the lowest energy."""
+    lines = []
+    for number, atoms in enumerate(crystals):
+        if atoms.info.get("rank") != 1 or "e_above_hull" not in atoms.info:
+            continue
+        same = [other.info["e_above_hull"] for other in crystals[number + 1 :] if "e_above_hull" in other.info and alike(atoms, other)]
+        if same and min(same) < atoms.info["e_above_hull"] - 0.0005:
+            why = "handbooks give it at ambient conditions" if atoms.info.get("handbook") else "it was observed"
+            lines.append(f"{number} is first because {why}: PBE's energies of polymorphs are off by up to some 50 meV/atom")
+    return lines[:3]
+
+
+def alike(one: Atoms, other: Atoms) -> bool:
+    """Whether two crystals have the same composition."""
+    return bool(one.symbols.formula.reduce()[0] == other.symbols.formula.reduce()[0])
 
 
 def read_units(text: str) -> list[int]:
@@ -213,20 +232,25 @@ def print_table(rows: list[Summary], title: str) -> None:
 def print_ranking(crystals: list[Atoms], rows: list[Summary], title: str) -> None:
     """One row per crystal with its prototype."""
     table = Table(title=title, title_justify="left")
-    headings = ("#", "formula", "rank", "probability", "meV/atom", "group and sites", "Å³/atom", "shortest/Å")
+    headings = ("#", "formula", "probability", "meV/atom", "group and sites", "Å³/atom")
     for heading in headings:
         left = heading in ("formula", "group and sites")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading not in ("group and sites",))
     for number, (atoms, row) in enumerate(list(zip(crystals, rows, strict=True))[:200]):
         info = atoms.info
-        chance = f"{info['probability']:.3f}" if "probability" in info else "-"
-        cells = (str(number), row.formula, str(info["rank"]), chance + (" known" if info.get("known") else ""), energy_text(info))
-        numbers = (f"{row.volume_per_atom:.2f}", f"{row.shortest_distance:.2f}")
-        table.add_row(*cells, info["prototype"], *numbers, style="red" if not row.valid else None)
+        chance = chance_text(info["probability"]) if "probability" in info else "-"
+        cells = (str(number), atoms.symbols.formula.format("reduce"), chance + (" known" if info.get("known") else ""), energy_text(info))
+        style = "red" if not row.valid else None
+        table.add_row(*cells, info.get("prototype", "from random atoms"), f"{row.volume_per_atom:.2f}", style=style)
     console = Console()
     console.print(table)
     if len(rows) > 200:
         console.print(f"… and {len(rows) - 200} more")
+
+
+def chance_text(probability: float) -> str:
+    """A probability with as many digits as tell it from its neighbours."""
+    return f"{probability:.3f}" if probability >= 0.001 else f"{probability:.0e}".replace("e-0", "e-")
 
 
 def energy_text(info: Mapping[str, Any]) -> str:
@@ -252,7 +276,9 @@ def _entry(atoms: Atoms, row: Summary) -> dict[str, Any]:
     }
 
 
-def _write(folder: RunFolder, crystals: list[Atoms], loaded: Any, start: Start, walk: Walk | None, device: str | None) -> None:
+def _write(
+    folder: RunFolder, crystals: list[Atoms], rows: list[Summary], loaded: Any, start: Start, walk: Walk | None, device: str | None
+) -> None:
     cifs = folder.folder / "cif"
     cifs.mkdir(exist_ok=True)
     for number, atoms in enumerate(crystals):
@@ -263,7 +289,7 @@ def _write(folder: RunFolder, crystals: list[Atoms], loaded: Any, start: Start, 
             unfinished.replace(target)
         finally:
             unfinished.unlink(missing_ok=True)
-    contact_sheet(crystals, folder.folder / "crystals.png")
+    contact_sheet(crystals, folder.folder / "crystals.png", rows=rows)
     (folder.folder / "generation.traj").unlink(missing_ok=True)  # of a run that is overwritten
     if walk is not None:
         atoms = constrained(start)

@@ -12,7 +12,7 @@ from ..formulas import formula_of, numbers_of
 from ..prototypes.model import load_prototypes
 from ..symmetry.groups import space_group
 from ..symmetry.sites import format_sites
-from .generate import SOURCES, energy_text, read_units
+from .generate import SOURCES, chance_text, energy_text, read_units
 
 
 def run_prototypes(
@@ -41,7 +41,7 @@ def run_prototypes(
             "sites": format_sites(candidate.sites),
             "units": candidate.units,
             "atoms": sum(candidate.prototype.counts),
-            "probability": round(candidate.probability, 5),
+            "probability": float(f"{candidate.probability:.6g}"),
             "known": candidate.known,
             "e_above_hull": round(candidate.hull, 4) if candidate.hull_source else None,
             "e_above_hull_source": candidate.hull_source or None,
@@ -61,13 +61,12 @@ def run_prototypes(
         console.print(f"no known prototype of {formula_of(numbers)}{where} in model '{model.name}'; asegen generate draws sites instead")
         return
     table = Table(title=f"prototypes of {formula_of(numbers)}, model '{model.name}', order '{order}'", title_justify="left")
-    for heading in ("rank", "probability", "meV/atom", "group", "Z", "sites", "examples", "Å³/atom"):
-        table.add_column(heading, justify="left" if heading in ("group", "sites") else "right", no_wrap=heading != "sites")
+    for heading in ("rank", "probability", "meV/atom", "group and sites", "Z", "seen", "Å³/atom"):
+        table.add_column(heading, justify="left" if heading == "group and sites" else "right", no_wrap=heading != "group and sites")
     for row in rows:
-        chance = f"{row['probability']:.3f}" + (" known" if row["known"] else "")
-        symbol = f"{row['symbol']} ({row['spacegroup']})"
+        chance = chance_text(float(str(row["probability"]))) + (" known" if row["known"] else "")
         energy = energy_text(row) if row["e_above_hull"] is not None else "-"
-        cells = (str(row["rank"]), chance, energy, symbol, str(row["units"]), str(row["sites"]), str(row["examples"]))
+        cells = (str(row["rank"]), chance, energy, f"{row['symbol']} {row['sites']}", str(row["units"]), str(row["examples"]))
         table.add_row(*cells, f"{row['volume_per_atom']:.2f}")
     console.print(table)
     told = [words for source, words in SOURCES.items() if source in {row["e_above_hull_source"] for row in rows}]

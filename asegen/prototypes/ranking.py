@@ -35,9 +35,10 @@ _KNOWN_FADES, _OBSERVED_FADES = 0.05, 0.5
 #: if it lies no further above the lowest one. Materials Project ids below 32,000 and from 500,000 to 700,000 were given to crystals of
 #: the ICSD (checked on MPTS-52, which holds observed crystals only), the first of them to the better known ones.
 OBSERVED = ((range(1, 32_000), 0.045), (range(500_000, 700_000), 0.025))
-# two known crystals are one if their surroundings differ less than this and their volumes by less than 2 %
+# two known crystals of one prototype are one if all their parameters, strains and log volumes differ less than this
+_SAME_VALUES = 0.02
+# a predicted crystal is a known one if their surroundings differ less than this
 _SAME = 0.004
-_SAME_VOLUME = 0.02
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,8 @@ def rank(
     make = _Maker(table, family, elements, typed)
     if new:
         fresh, covered = _unlike(family, index, [entry.candidate for entry in entries])
+        if not fresh.any():
+            return [], 1.0
         probability = probability[fresh] * (1 - share_new) / max(probability[fresh].sum(), 1e-300)
         chosen = select(_likeness(family, index[fresh]), probability, diversity, covered[fresh], n)
         places = np.flatnonzero(fresh)
@@ -190,13 +193,13 @@ def rank(
     if entries:
         entries = _distinct(family, table, entries) if stable else entries
         made, share_known = _known_candidates(make, entries, index, probability, stable)
-        made = made[:n]
         # what is nearly a known crystal is no other one
         fresh, covered = _unlike(family, index, [entry.candidate for entry in entries])
         index, probability, covered = index[fresh], probability[fresh], covered[fresh]
         left = (1 - share_known) / max(1e-9, probability.sum() + share_new)
         probability, share_new = probability * left, share_new * left
-    chosen = select(_likeness(family, index), probability, diversity, covered, n)
+    # what an expected crystal gains is taken from all others, whatever n
+    chosen = select(_likeness(family, index), probability, diversity, covered, None if expected else n)
     made += [make.predicted(int(index[k]), gain, predicted) for k, gain in chosen]
     made.sort(key=lambda candidate: -candidate.probability)
     if expected:
@@ -253,23 +256,14 @@ def _expected_first(
 
 
 def _distinct(family: Family, table: PrototypeTable, entries: list[_Entry]) -> list[_Entry]:
-    """Known crystals, each once: of nearly equal ones the one lowest in energy."""
-    index = torch.tensor([entry.candidate for entry in entries])
-    away = distances(family, index).numpy()
-    volume = np.array([_own(family, table, entry)[-1] if _keeps(family, table, entry) else 0.0 for entry in entries])
-    kept: list[int] = []
-    for k in range(len(entries)):
-        if not any(away[k, i] < _SAME and abs(volume[k] - volume[i]) < _SAME_VOLUME for i in kept):
-            kept.append(k)
-    return [entries[k] for k in kept]
-
-
-def _keeps(family: Family, table: PrototypeTable, entry: _Entry) -> bool:
-    return len(table.prototypes[int(family.members[entry.prototype])].own) > 0
-
-
-def _own(family: Family, table: PrototypeTable, entry: _Entry) -> np.ndarray:
-    return table.prototypes[int(family.members[entry.prototype])].own[entry.example - int(family.first[entry.prototype])]
+    """Known crystals, each once: of nearly equal ones of a prototype the first."""
+    kept: list[tuple[_Entry, np.ndarray]] = []
+    for entry in entries:
+        prototype = table.prototypes[int(family.members[entry.prototype])]
+        own = prototype.own[entry.example - int(family.first[entry.prototype])] if len(prototype.own) else np.zeros(1)
+        if not any(entry.candidate == other.candidate and np.abs(own - values).max() < _SAME_VALUES for other, values in kept):
+            kept.append((entry, own))
+    return [entry for entry, _ in kept]
 
 
 def _likeness(family: Family, index: Tensor) -> np.ndarray:

@@ -32,7 +32,7 @@ def surroundings(family: Family, index: Tensor) -> Tensor:
     where = torch.argsort(family.orders[order], 1)
     rows = torch.arange(len(index))[:, None, None]
     shells = family.environment[prototype][rows, where[:, :, None], where[:, None, :]]
-    return (shells * family.share.sqrt()[:, None, None]).reshape(len(index), -1)
+    return (shells * family.share.sqrt()[:, None, None]).flatten(1)
 
 
 def select(

@@ -11,7 +11,7 @@ from asegen import generate, load_prototypes
 from asegen.datasets import CrystalArrays
 from asegen.errors import DataError, RecipeError
 from asegen.prototypes.fit import PrototypeRecipe, sort_crystals, train_prototypes
-from asegen.prototypes.table import pack_table
+from asegen.prototypes.packing import pack_table
 
 RECIPE = PrototypeRecipe(
     name="tiny", data_name="made for the test", data_licence="none", kernel_epochs=2, epochs=1, networks=2, processes=1
