@@ -174,7 +174,7 @@ def generate(
 def told(empty: dict[int, str], total: int) -> str:
     """One sentence about places that stayed empty."""
     position, reason = next(iter(empty.items()))
-    return f"{len(empty)} of {total} crystals could not be made in {TRIES} tries; number {position}: {reason}"
+    return f"{len(empty)} of {total} crystals could not be made; number {position}: {reason}"
 
 
 def fill(
@@ -202,9 +202,9 @@ def fill(
     where = device or resolve_device(None)
     full = make_walk(None, Walk.of(checkpoint.walk_defaults), steps)
     results: dict[int, Atoms] = dict(done or {})
-    empty: dict[int, str] = {}
+    empty: dict[int, str] = {k: start.reason for k, start in enumerate(starts) if start.kind == "none"}
     # what a kind of start still has to go through; None: it is finished
-    walks: dict[str, Walk | None] = {"random": full, "sites": full, "prototype": refining_walk(checkpoint, refine)}
+    walks: dict[str, Walk | None] = {"random": full, "sites": full, "prototype": refining_walk(checkpoint, refine), "none": None}
     if walks["prototype"] is not None:
         for start in starts:
             if start.kind == "prototype":
@@ -213,7 +213,7 @@ def fill(
     with _bar(progress, sum(lengths)) as advance:
         advance(sum(length for k, length in enumerate(lengths) if k in results))
         for kind, walk in walks.items():
-            pending = {k: s for k, s in enumerate(starts) if s.kind == kind and k not in results}
+            pending = {k: s for k, s in enumerate(starts) if s.kind == kind and k not in results and k not in empty}
             for attempt in range(TRIES):
                 places, failed = list(pending), {}
                 # only the first try counts as progress, so that the bar's length is known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from .prototypes.table import composition
 from .symmetry.constraint import SpaceGroup
 from .symmetry.crystal import content, symmetric_crystal
 from .symmetry.groups import Group, space_group
+from .symmetry.normalizer import SitesKey, canonical_sites
 from .symmetry.sites import check_formula, format_sites, groups_that_hold, parse_sites
 from .symmetry.symmetry import Symmetry
 
@@ -99,9 +100,11 @@ class Start:
     symmetry: Symmetry | None
     """Kept on the way, if any."""
     kind: str
-    """``prototype``, ``sites`` (a space group, parameters random) or ``random``."""
+    """``prototype``, ``sites`` (a space group, parameters random), ``random``, or ``none``: there is no other crystal, see `reason`."""
     sites: tuple[tuple[str, str], ...] = ()
     """Element and label of every site, in the order of `symmetry`."""
+    reason: str = ""
+    """Why there is none."""
     again: Callable[[int], Start] | None = field(default=None, repr=False, compare=False)
     """Another start of the same kind, from another seed; None: there is no other."""
 
@@ -254,12 +257,16 @@ class _Planner:
                 starts.append(start)
         if missing := seeds[len(starts) : len(seeds) - len(explored)]:
             cells = self._cells(numbers, candidates)
-            starts += [self._drawn(cell, seed) for seed, cell in zip(missing, cells(len(missing)), strict=True)]
+            seen = {canonical_sites(int(start.atoms.info["spacegroup"]), start.sites) for start in starts}
+            for seed, cell in zip(missing, cells(len(missing)), strict=True):
+                starts.append(self._drawn(cell, seed, seen))
+                if starts[-1].sites:
+                    seen.add(canonical_sites(int(starts[-1].atoms.info["spacegroup"]), starts[-1].sites))
         if explored:
             cells = self._cells(numbers, candidates)
             starts += [_random(cell, seed) for seed, cell in zip(explored, cells(len(explored)), strict=True)]
         if self.model is not None or self.group is not None:
-            for rank, start in enumerate(starts):
+            for rank, start in enumerate(start for start in starts if start.kind != "none"):
                 start.atoms.info["rank"] = rank + 1
         return starts
 
@@ -292,8 +299,8 @@ class _Planner:
             numbers, units=units, order=asked.order, spacegroup=self.group, new=asked.new, diversity=asked.diversity
         )
         if asked.sites is not None and self.group is not None:
-            wanted = sorted(parse_sites(asked.sites, self.group))
-            candidates = [c for c in candidates if sorted(c.sites) == wanted]
+            wanted = canonical_sites(self.group, parse_sites(asked.sites, self.group))
+            candidates = [c for c in candidates if canonical_sites(self.group, c.sites) == wanted]
         return candidates, novelty
 
     def _cells(self, numbers: np.ndarray, candidates: list[Candidate]) -> Callable[[int], list[np.ndarray]]:
@@ -329,18 +336,21 @@ class _Planner:
         none = "no known prototype is left for it, and " if self.model is not None else ""
         return f"{none}{self.text}{size}"
 
-    def _drawn(self, numbers: np.ndarray, seed: int) -> Start:
+    def _drawn(self, numbers: np.ndarray, seed: int, seen: Collection[SitesKey]) -> Start:
         """A start for the score model: random sites of a space group, or random atoms where there are no prototypes at all."""
         if self.model is None and self.group is None:
             return _random(numbers, seed)
         where = self.group or _draw_group(numbers, seed, self.model)
-        atoms = symmetric_crystal(numbers, where, self.request.sites, seed)
+        atoms = symmetric_crystal(numbers, where, self.request.sites, seed, avoid=seen)
         constraint = atoms.constraints[0]
         atoms.set_constraint()
+        if self.request.sites is None and canonical_sites(where, constraint.sites) in seen and constraint.degrees_of_freedom == (0, 1):
+            # nothing but the volume is free, so it is one of those before it
+            return Start(atoms, None, "none", reason=f"{where.symbol} holds no other crystal of {self.text} with so many atoms")
         symbol = f"{where.symbol} {atoms.info.pop('sites')}"
         atoms.info.update(start="sites", prototype=symbol, known=False)
         sites = tuple(constraint.sites)
-        return Start(atoms, constraint.symmetry, "sites", sites, again=lambda other: self._drawn(numbers, other))
+        return Start(atoms, constraint.symmetry, "sites", sites, again=lambda other: self._drawn(numbers, other, seen))
 
 
 def _random(numbers: np.ndarray, seed: int) -> Start:

@@ -1,6 +1,6 @@
 """A ranked table for a formula: which prototypes it may take, and the crystals that they predict.
 
-    python examples/05_prototypes.py [FORMULA]
+python examples/05_prototypes.py [FORMULA]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """How good is a set of crystals? Every metric of the field, from files or from memory.
 
-    python examples/08_evaluate.py
+python examples/08_evaluate.py
 """
 
 from asegen import generate

@@ -1,7 +1,7 @@
 """Rebuild a crystal from its fingerprint: basin hopping on the distance between embedded atom densities.
 
-    python examples/09_reconstruct.py
-    ase gui basin.traj
+python examples/09_reconstruct.py
+ase gui basin.traj
 """
 
 import matplotlib

@@ -4,6 +4,8 @@ import torch
 from ase.calculators.emt import EMT
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asegen import load_prototypes, random_crystal
 from asegen.checkpoint import Checkpoint
@@ -11,7 +13,17 @@ from asegen.errors import CheckpointError, FormulaError
 from asegen.generation import request_of
 from asegen.prior import atomic_volumes
 from asegen.report import space_group as group_of
-from asegen.starts import Request, constrained, formula_of_sites, make_starts, prototype_start, prototypes_for, seed_of
+from asegen.starts import (
+    Request,
+    apportion,
+    constrained,
+    formula_of_sites,
+    likely_units,
+    make_starts,
+    prototype_start,
+    prototypes_for,
+    seed_of,
+)
 from asegen.symmetry import GroupError, SitesError, groups_that_hold, space_group
 
 
@@ -97,6 +109,7 @@ def test_a_relaxation_keeps_the_group_of_a_random_crystal():
         ({"formulas": ["NaCl"], "n": 1.5}, "n = 1.5"),
         ({"formulas": ["NaCl"], "n": True}, "n = True"),
         ({"formulas": ["NaCl"], "start": "nowhere"}, "start = 'nowhere' is not one of prototypes, random"),
+        ({"formulas": ["NaCl"], "order": "best"}, "order = 'best' is not one of stable, likely"),
         ({"formulas": ["NaCl"], "sites": "Na:4a Cl:4b"}, "need a space group"),
         ({"formulas": None, "units": [2]}, "units have no meaning"),
         ({"formulas": None, "start": "prototypes"}, "chosen for a formula"),
@@ -134,18 +147,86 @@ def test_starts_are_flat_in_order_and_ranked(small, packaged_mp20):
     assert [s.atoms.info["rank"] for s in starts] == [1, 2, 3] * 4
     assert [s.atoms.info["seed"] for s in starts] == [seed_of(4, k) for k in range(12)]
     assert all(s.kind == "prototype" and s.atoms.info["start"] == "prototype" for s in starts)
-    expected = packaged_mp20.rank("SrTiO3")[0][:3]
-    assert [s.atoms.info["probability"] for s in starts[:3]] == [round(c.probability, 5) for c in expected]
-    assert [s.atoms.info["spacegroup"] for s in starts[:3]] == [c.prototype.number for c in expected]
+    for number, (formula, units) in enumerate((("SrTiO3", 1), ("SrTiO3", 2), ("NaCl", 1), ("NaCl", 2))):
+        expected = packaged_mp20.rank(formula, units=units)[0][:3]
+        own = starts[3 * number : 3 * number + 3]
+        assert [s.atoms.info["probability"] for s in own] == pytest.approx([c.probability for c in expected], rel=1e-5)
+        assert [s.atoms.info["spacegroup"] for s in own] == [c.prototype.number for c in expected]
+        assert [s.atoms.info["known"] for s in own] == [c.known for c in expected]
     assert starts[0].atoms.info["prototype"] == "Pm-3m Sr:1a Ti:1b O:3c" and starts[0].atoms.info["known"] is True
-    more = make_starts(small, request_of(["SrTiO3"], 5, seed=4), packaged_mp20)
+    more = make_starts(small, request_of(["SrTiO3"], 5, units=1, seed=4), packaged_mp20)
     assert all((a.atoms.positions == b.atoms.positions).all() for a, b in zip(more, starts[:3], strict=False))
 
 
+def test_a_formula_means_its_composition(small, packaged_mp20):
+    """Without units cells of all sizes stand for election, however the formula is written."""
+    whole = make_starts(small, request_of("TiO2", 20), packaged_mp20)
+    assert len({len(s.atoms) for s in whole}) > 2 and all(s.kind == "prototype" for s in whole)
+    assert [s.atoms.info["rank"] for s in whole] == list(range(1, 21))
+    twice = make_starts(small, request_of("Ti2O4", 20), packaged_mp20)
+    assert all((a.atoms.positions == b.atoms.positions).all() for a, b in zip(whole, twice, strict=True))
+    assert {len(s.atoms) for s in make_starts(small, request_of("Ti2O4", 20, units=1), packaged_mp20)} == {6}
+    # two cells for each of them, one list after the other
+    sizes = [len(s.atoms) for s in make_starts(small, request_of("Ti2O4", 2, units=[1, 2]), packaged_mp20)]
+    assert sizes == [6, 6, 12, 12]
+
+
+def test_starts_say_what_is_known_of_them(small, packaged_mp20):
+    for order in ("stable", "likely"):
+        starts = make_starts(small, request_of("ZrO2", 8, order=order, start="prototypes"), packaged_mp20)
+        for start, candidate in zip(starts, packaged_mp20.rank("ZrO2", 8, order=order)[0], strict=True):
+            info = start.atoms.info
+            assert info.get("e_above_hull_source", "") == candidate.hull_source
+            if candidate.hull_source:
+                assert info["e_above_hull"] == pytest.approx(candidate.hull, abs=5.1e-5)
+            assert info.get("material_id", "") == candidate.material_id and "handbook" not in info
+            assert (info["probability"], info["known"]) == (pytest.approx(candidate.probability, rel=1e-5), candidate.known)
+    assert starts[0].again is None  # a prototype gives one crystal
+
+
+def test_atoms_stand_as_typed(small, packaged_mp20):
+    for formula, typed in (("O3TiSr", ["O", "Ti", "Sr"]), ("SrTiO3", ["Sr", "Ti", "O"])):
+        for options in ({}, {"spacegroup": 99}, {"order": "likely"}):
+            for start in make_starts(small, request_of(formula, 12, **options), packaged_mp20):
+                assert list(dict.fromkeys(start.atoms.get_chemical_symbols())) == typed, start
+                if start.kind == "prototype":
+                    assert list(dict.fromkeys(element for element, _ in start.sites)) == typed
+
+
+def test_new_starts_are_of_no_known_crystal(small, packaged_mp20):
+    starts = make_starts(small, request_of("CsCl", 12, new=True), packaged_mp20)
+    assert all(s.kind == "prototype" and s.atoms.info["known"] is False for s in starts)
+    assert [s.atoms.info["known"] for s in make_starts(small, request_of("CsCl", 2), packaged_mp20)] == [True, True]
+
+
+def test_the_score_model_s_limits_matter_only_where_it_is_asked(small, packaged_mp20):
+    few = Checkpoint(small.system, {**small.header, "data": {**small.header["data"], "max_atoms": 4, "elements": [6]}}, small.hash)
+    starts = make_starts(few, request_of("SrTiO3", 5), packaged_mp20)
+    assert [s.kind for s in starts] == ["prototype"] * 5 and max(len(s.atoms) for s in starts) > 4
+    with pytest.raises(FormulaError, match="no known prototype is left for it, and Fe7O.*up to 4"):
+        make_starts(few, request_of("Fe7O", 40), packaged_mp20)
+    known = len(packaged_mp20.rank("Fe7O")[0])
+    assert len(make_starts(few, request_of("Fe7O", known), packaged_mp20)) == known
+    # and so where a database's order would rather have random atoms at the end of the list
+    assert {s.kind for s in make_starts(few, request_of("Fe7O", known, order="likely"), packaged_mp20)} == {"prototype"}
+
+
+def test_prototypes_with_atoms_on_each_other_are_passed_over(small, packaged_mp20, monkeypatch):
+    first, second, third = (s.atoms for s in make_starts(small, request_of("SrTiO3", 3), packaged_mp20))
+    close = {float(first.get_volume()), float(third.get_volume())}
+    monkeypatch.setattr("asegen.starts.too_close", lambda atoms: "on each other" if float(atoms.get_volume()) in close else "")
+    starts = make_starts(small, request_of("SrTiO3", 3), packaged_mp20)
+    assert (starts[0].atoms.positions == second.positions).all() and [s.kind for s in starts] == ["prototype"] * 3
+    assert [s.atoms.info["rank"] for s in starts] == [1, 2, 3]
+    monkeypatch.setattr("asegen.starts.too_close", lambda atoms: "on each other")
+    starts = make_starts(small, request_of("SrTiO3", 3), packaged_mp20)
+    assert [s.kind for s in starts] == ["sites"] * 3 and [s.atoms.info["seed"] for s in starts] == [seed_of(0, k) for k in range(3)]
+
+
 def test_where_prototypes_run_out_sites_follow(small, packaged_mp20):
-    few = len(packaged_mp20.rank("Fe7O")[0])
+    few = len(packaged_mp20.rank("Fe7O", units=1)[0])
     assert 0 < few < 6
-    starts = make_starts(small, request_of("Fe7O", few + 4, seed=1), packaged_mp20)
+    starts = make_starts(small, request_of("Fe7O", few + 4, units=1, seed=1), packaged_mp20)
     assert [s.kind for s in starts] == ["prototype"] * few + ["sites"] * 4
     assert [s.atoms.info["rank"] for s in starts] == list(range(1, few + 5))
     assert [s.atoms.info["seed"] for s in starts] == [seed_of(1, k) for k in range(few + 4)]
@@ -160,8 +241,86 @@ def test_where_prototypes_run_out_sites_follow(small, packaged_mp20):
     assert [s.kind for s in none] == ["sites", "sites"]
 
 
+def test_a_start_for_the_score_model_has_others_from_other_seeds(small, packaged_mp20):
+    sites, random, free = (
+        make_starts(small, request_of("Fe2O3", 1, spacegroup=1, seed=2), None)[0],
+        make_starts(small, request_of("Fe2O3", 1, seed=2), None)[0],
+        make_starts(small, request_of(None, 1, seed=2), None)[0],
+    )
+    for start in (sites, random, free):
+        other, same = start.again(99), start.again(start.atoms.info["seed"])
+        assert other.kind == start.kind and other.atoms.info["seed"] == 99 and other.again is not None
+        assert len(same.atoms) == len(start.atoms) and (same.atoms.positions == start.atoms.positions).all()
+        assert len(other.atoms) != len(start.atoms) or abs(other.atoms.positions - start.atoms.positions).max() > 1e-3
+    assert sites.again(99).atoms.info["spacegroup"] == 1
+
+
+def test_a_database_s_order_ends_with_random_atoms_where_a_new_prototype_is_likely(small, packaged_mp20):
+    _, novelty = packaged_mp20.rank("Fe7O", order="likely")
+    free = int(min(0.5, novelty) * 14)
+    assert 0 < free <= 7
+    starts = make_starts(small, request_of("Fe7O", 14, order="likely"), packaged_mp20)
+    kinds = [s.kind for s in starts]
+    assert kinds[14 - free :] == ["random"] * free and "random" not in kinds[: 14 - free] and kinds[0] == "prototype"
+    assert [s.atoms.info["rank"] for s in starts] == list(range(1, 15)) and len({s.atoms.info["seed"] for s in starts}) == 14
+    assert all("probability" not in s.atoms.info and s.symmetry is None for s in starts[14 - free :])
+    for other in ({"order": "stable"}, {"order": "likely", "start": "prototypes"}, {"order": "likely", "spacegroup": 1}):
+        assert "random" not in {s.kind for s in make_starts(small, request_of("Fe7O", 14, **other), packaged_mp20)}
+    # where half the list is as likely as not to be new, half of it is explored, and no more
+    assert [s.kind for s in make_starts(small, request_of("Li3Bi7O5", 4, order="likely"), packaged_mp20)] == ["sites"] * 2 + ["random"] * 2
+
+
+# ------------------------------------------------------------------------------------------------- cells for the score model
+
+
+def test_choices_are_in_proportion_at_every_length():
+    assert apportion({1: 0.5, 2: 0.25, 4: 0.25}, 9) == [1, 2, 4, 1, 1, 2, 4, 1, 1]
+    assert sorted(apportion({1: 5, 2: 3, 4: 2}, 10)) == [1] * 5 + [2] * 3 + [4] * 2
+    assert apportion({2: 3.0}, 3) == [2, 2, 2] and apportion({1: 0.9, 2: 0.1}, 0) == []
+    assert apportion({4: 1.0, 1: 1.0}, 4) == [1, 4, 1, 4]  # of equal ones the smaller cell first
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=6), st.integers(0, 60))
+def test_apportioned_choices_stay_near_their_shares(chances, count):
+    table = {k + 1: chance for k, chance in enumerate(chances)}
+    chosen = apportion(table, count)
+    assert len(chosen) == count and apportion(table, count + 1)[:count] == chosen  # more crystals change none of the first
+    for k, chance in table.items():
+        assert abs(chosen.count(k) - count * chance / sum(chances)) < max(1.0, len(table) - 1)
+    if count:
+        assert table[chosen[0]] == max(chances)
+
+
+def test_likely_units_are_those_of_the_candidates(packaged_mp20):
+    numbers, asked = np.array([22, 8, 8]), request_of("TiO2")
+    candidates, _ = packaged_mp20.rank("TiO2")
+    chances = likely_units(numbers, candidates, packaged_mp20, 20, asked)
+    assert set(chances) == {c.units for c in candidates if 3 * c.units <= 20}
+    for units, chance in chances.items():
+        assert chance == pytest.approx(sum(c.probability for c in candidates if c.units == units))
+    assert set(likely_units(numbers, candidates, packaged_mp20, 6, asked)) <= {1, 2}
+    # as written: twice the formula is one of these
+    twice = likely_units(np.repeat(numbers, 2), candidates, packaged_mp20, 20, request_of("Ti2O4"))
+    assert twice == pytest.approx({units // 2: chance for units, chance in chances.items() if units % 2 == 0})
+    # nothing is known: small even cells, as many as fit
+    assert likely_units(numbers, [], None, 20, asked) == {1: 1, 2: 1 / 2, 4: 1 / 4}
+    assert likely_units(numbers, [], None, 11, asked) == {1: 1, 2: 1 / 2} and likely_units(numbers, [], None, 2, asked) == {}
+    # no candidate in the group that is asked for: the sizes of all others
+    rare = request_of("TiO2", spacegroup=230)
+    assert likely_units(numbers, [], packaged_mp20, 20, rare) == pytest.approx(chances)
+
+
+def test_cells_of_several_sizes_are_filled_where_none_is_given(small):
+    sizes = [len(s.atoms) for s in make_starts(small, request_of("NaCl", 7), None)]
+    assert sorted(sizes) == [2] * 4 + [4] * 2 + [8] and sizes[:2] == [2, 4]
+    assert [len(s.atoms) for s in make_starts(small, request_of("NaCl", 3, units=3), None)] == [6] * 3
+    # a group that holds no single formula unit
+    held = [len(s.atoms) for s in make_starts(small, request_of("NaCl", 3, spacegroup="Pnma"), None)]
+    assert held == [8] * 3
+
+
 def test_a_group_that_is_asked_for_is_that_of_every_start(small, packaged_mp20):
-    starts = make_starts(small, request_of("SrTiO3", 12, spacegroup="P4mm"), packaged_mp20)
+    starts = make_starts(small, request_of("SrTiO3", len(packaged_mp20.rank("SrTiO3", spacegroup=99)[0]) + 4, spacegroup="P4mm"), packaged_mp20)
     assert {s.atoms.info["spacegroup"] for s in starts} == {99}
     kinds = [s.kind for s in starts]
     assert kinds == sorted(kinds) and set(kinds) == {"prototype", "sites"}
@@ -174,9 +333,20 @@ def test_sites_that_are_asked_for_are_those_of_every_start(small, packaged_mp20)
     asked = request_of("SrTiO3", 4, spacegroup=221, sites="O:3c Ti:1b Sr:1a")
     starts = make_starts(small, asked, packaged_mp20)
     assert [s.kind for s in starts] == ["prototype", "sites", "sites", "sites"]
-    assert {s.atoms.info["prototype"] for s in starts} == {"Pm-3m Sr:1a Ti:1b O:3c"}
+    # elements in the order in which they were typed in the sites
+    assert {s.atoms.info["prototype"] for s in starts} == {"Pm-3m O:3c Ti:1b Sr:1a"}
+    assert all(s.atoms.get_chemical_symbols() == ["O", "O", "O", "Ti", "Sr"] for s in starts)
     alone = make_starts(small, request_of(None, 1, spacegroup=221, sites="O:3c Ti:1b Sr:1a"), packaged_mp20)
     assert alone[0].kind == "prototype" and sorted(alone[0].atoms.numbers) == [8, 8, 8, 22, 38]
+
+
+def test_sites_say_how_many_formula_units_there_are(small, packaged_mp20):
+    for options in ({}, {"units": 8}):
+        starts = make_starts(small, request_of("FeO", 2, spacegroup="Pnma", sites="Fe:4c,4a O:8d", **options), packaged_mp20)
+        assert {s.atoms.get_chemical_formula() for s in starts} == {"Fe8O8"}
+    for formula, units in (("Fe2O3", None), ("Fe3O3", None), ("FeO", 4)):
+        with pytest.raises(SitesError, match="the sites hold Fe8O8"):
+            make_starts(small, request_of(formula, 2, units, spacegroup="Pnma", sites="Fe:4c,4a O:8d"), packaged_mp20)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +355,8 @@ def test_sites_that_are_asked_for_are_those_of_every_start(small, packaged_mp20)
         ({"formula": "NaCl", "spacegroup": 0}, GroupError, "no space group 0"),
         ({"formula": "NaCl", "spacegroup": "231"}, GroupError, "no space group 231"),
         ({"formula": "SrTiO3", "spacegroup": "Pm-3n3"}, GroupError, "did you mean"),
-        ({"formula": "NaCl", "spacegroup": "Pnma"}, SitesError, "cannot hold|can hold|hold"),
+        ({"formula": "NaCl", "units": 1, "spacegroup": "Pnma"}, SitesError, r"no combination of Wyckoff positions of Pnma \(62\) holds NaCl"),
+        ({"formula": "OgO"}, FormulaError, "no training crystal contains Og"),
         ({"formula": "SrTiO3", "spacegroup": 221, "sites": "Sr:1a Ti:1b O:3c,1a"}, SitesError, "used twice"),
         ({"formula": "SrTiO3", "spacegroup": 221, "sites": "Sr:1a Ti:1b"}, SitesError, "not SrTiO3|Sr1Ti1O3"),
         ({"formula": "NaCl", "units": 11}, FormulaError, "22 atoms.*up to 20"),
@@ -199,7 +370,7 @@ def test_starts_that_cannot_be_say_why(small, packaged_mp20, arguments, error, w
 
 def test_a_group_that_cannot_hold_a_formula_names_others(small, packaged_mp20):
     with pytest.raises(SitesError) as caught:
-        make_starts(small, request_of("NaCl", spacegroup="Pnma"), packaged_mp20)
+        make_starts(small, request_of("NaCl", units=1, spacegroup="Pnma"), packaged_mp20)
     assert "221" in str(caught.value) or "cubic" in str(caught.value)
 
 

@@ -21,8 +21,9 @@ from ..lattice import strain_gradient
 from ..prior import log_gradient_of, reference_volume
 
 _NO_ENERGY = (
-    "a score model has no energy, its forces are not the gradient of one: give optimizers asegen.ScoreFilter(atoms) instead of the atoms or"
-    " another filter, run molecular dynamics with logfile=None or as asegen.AnnealedLangevin, and take energies from an interatomic potential"
+    "a score model has no energy, its forces are not the gradient of one: give optimizers asegen.ScoreFilter(atoms) instead of the atoms"
+    " or FrechetCellFilter, run molecular dynamics with logfile=None or as asegen.AnnealedLangevin, and take energies from an interatomic"
+    " potential"
 )
 #: Noise level unless asked otherwise, Å: rattled atoms come back at it, at the smallest level not always (docs/conventions.md).
 _SIGMA = 0.1

@@ -190,7 +190,8 @@ def handbook_remarks(crystals: list[Atoms]) -> list[str]:
     """Where the first place is not that of the lowest energy."""
     lines = []
     for number, atoms in enumerate(crystals):
-        if atoms.info.get("rank") != 1 or "e_above_hull" not in atoms.info:
+        promoted = atoms.info.get("handbook") or atoms.info.get("known")
+        if atoms.info.get("rank") != 1 or not promoted or "e_above_hull" not in atoms.info:
             continue
         same = [other.info["e_above_hull"] for other in crystals[number + 1 :] if "e_above_hull" in other.info and alike(atoms, other)]
         if same and min(same) < atoms.info["e_above_hull"] - 0.0005:

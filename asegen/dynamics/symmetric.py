@@ -74,7 +74,7 @@ def hold(new: State, old: State, projection: Projection | None) -> State:
     y = old.y + projection.lattice(new.y - old.y, cell)
     # a step along the tangent leaves the curved set of symmetric cells a little
     cell = symmetry.cells(cell_from_log(log_cell_of(y, new.volume)))
-    frac = projection.spacing.push(frac, cell, new.species)
+    frac = projection.spacing.push(frac, cell, new.species, before=old.frac)
     return replace(new, frac=frac, y=lattice_coordinates(cell, new.volume))
 
 

@@ -10,7 +10,7 @@ from .constraint import SpaceGroup
 from .crystal import crystal_from_sites, symmetric_crystal
 from .errors import GroupError, SitesError, SymmetryError
 from .groups import Group, space_group
-from .normalizer import SitesKey, canonical_sites, draw_distinct_sites
+from .normalizer import SitesKey, canonical_sites, distinct_sites, draw_distinct_sites
 from .sites import check_formula, count_sites, draw_sites, enumerate_sites, format_sites, groups_that_hold, parse_sites
 from .symmetry import Symmetry
 from .tables import symmetry_of_letters
@@ -29,6 +29,7 @@ __all__ = [
     "check_formula",
     "count_sites",
     "crystal_from_sites",
+    "distinct_sites",
     "draw_distinct_sites",
     "draw_sites",
     "enumerate_sites",

@@ -21,6 +21,9 @@ BOUND = 0.6
 #: Most pushes of one call: a push may bring the next two sites together.
 ROUNDS = 8
 
+_MEETING = 1e-4  # Å
+_WAY_BACK = 1e-3  # share of the last step
+
 
 @dataclass(frozen=True, eq=False)
 class Spacing:
@@ -61,12 +64,13 @@ class Spacing:
         """Distance of each pair over the sum of its covalent radii, shape (p,)."""
         return self.vectors(frac, cell).norm(dim=-1) / self._sums(species)
 
-    def push(self, frac: Tensor, cell: Tensor, species: Tensor) -> Tensor:
+    def push(self, frac: Tensor, cell: Tensor, species: Tensor, before: Tensor | None = None) -> Tensor:
         """Coordinates in which atoms that were closer than :data:`BOUND` are pushed apart, as far as their sites allow.
 
         Each of two atoms that are too close goes half of what is missing, along the line between them; what a site cannot follow
-        falls away. No random numbers, and crystals of a batch do not feel each other: what is far enough apart comes
-        back to the last bit.
+        falls away. Repeated until all are apart, at most :data:`ROUNDS` times; the round counts that leaves the closest pair of a
+        crystal farthest apart. No random numbers, and crystals of a batch do not feel each other: what is far enough apart
+        comes back to the last bit.
 
         Parameters
         ----------
@@ -74,28 +78,43 @@ class Spacing:
             Exactly on the symmetry; so is the result.
         cell : Tensor, shape (b, 3, 3), Å
         species : Tensor, shape (n,), int64
+        before : Tensor, shape (n, 3), optional
+            Where the atoms came from: the way back for those that are on exactly one point. Without it they stay there.
 
         Returns
         -------
         Tensor, shape (n, 3)
         """
         symmetry = self.symmetry
+        if before is not None:
+            frac = self._stepped_back(frac, cell, before)
         first, _ = self.pairs
         bound = BOUND * self._sums(species)
         inverse = torch.linalg.inv(cell)
-        for _ in range(ROUNDS):
+        kept, widest = frac, torch.full((len(symmetry),), -1.0, dtype=frac.dtype, device=frac.device)
+        for number in range(ROUNDS + 1):
             away = self.vectors(frac, cell)
             distance = away.norm(dim=-1)
-            missing = (bound - distance).clamp(min=0)
-            if not bool((missing > 0).any()):
+            # where there is no room for all, pushes may go on for ever: the best place on the way is what counts
+            share = torch.ones_like(widest).scatter_reduce(0, symmetry.index[first], distance / bound, "amin")
+            kept = torch.where((share > widest)[symmetry.index][:, None], frac, kept)
+            widest = torch.maximum(share, widest)
+            if number == ROUNDS or bool((share >= 1).all()):
                 break
-            # (atoms on exactly one point have no direction to go)
-            move = (-0.5 * missing / distance.clamp(min=1e-9))[:, None] * away
+            move = (-0.5 * (bound - distance).clamp(min=0) / distance.clamp(min=1e-9))[:, None] * away
             move = (move[:, None] @ inverse[symmetry.index[first]])[:, 0]
             total = torch.zeros(symmetry.num_sites, 3, dtype=frac.dtype, device=frac.device).index_add_(0, symmetry.site[first], move)
             allowed = (symmetry.stabilizer @ (self._seen @ total[..., None]))[symmetry.site]
             frac = frac + (symmetry.rotation @ allowed)[..., 0]
-        return frac
+        return kept
+
+    def _stepped_back(self, frac: Tensor, cell: Tensor, before: Tensor) -> Tensor:
+        """Coordinates in which sites that meet on one point have gone a little back, so that they are somewhere."""
+        symmetry = self.symmetry
+        met = self.vectors(frac, cell).norm(dim=-1) < _MEETING
+        back = torch.zeros(symmetry.num_sites, dtype=torch.bool, device=frac.device)
+        back[symmetry.site[self.pairs[0][met]]] = True
+        return torch.where(back[symmetry.site][:, None], frac + _WAY_BACK * (before - frac), frac)
 
     @cached_property
     def _seen(self) -> Tensor:

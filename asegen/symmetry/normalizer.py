@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
 import numpy as np
 
 from .groups import Group, space_group
-from .sites import Sites, draw_sites, parse_sites
+from .sites import Sites, draw_sites, enumerate_sites, parse_sites
 
 #: Number of a space group and occupied positions, the same for all equivalent ones.
 SitesKey = tuple[int, Sites]
@@ -26,7 +26,8 @@ def canonical_sites(group: Group | int | str, sites: str | Sequence[tuple[str, s
     """Occupied positions in the one of all equivalent descriptions that comes first in the alphabet.
 
     Two choices with the same key are the same crystal if neither the positions nor the cell have free parameters, and the same
-    family of crystals if they have. Mirror images count as the same.
+    family of crystals if they have. Mirror images count as the same. Different keys are different crystals, unless these have more
+    symmetry than the group.
 
     Parameters
     ----------
@@ -63,6 +64,33 @@ def canonical_sites(group: Group | int | str, sites: str | Sequence[tuple[str, s
     assert best is not None
     labels = [position.label for position in group.positions]
     return group.number, tuple((element, labels[k]) for element, own in zip(elements, best, strict=True) for k in own)
+
+
+def distinct_sites(counts: Mapping[str, int] | str, group: Group | int | str, limit: int | None = None) -> Iterator[Sites]:
+    """One combination of each class of equivalent ones, in the order of :func:`asegen.symmetry.enumerate_sites`.
+
+    Parameters
+    ----------
+    counts : mapping of element to number, or formula
+        Atoms in the primitive cell.
+    group : Group, int or str
+    limit : int, optional
+        Stop after so many. Combinations can be beyond number (:func:`asegen.symmetry.count_sites`).
+
+    Examples
+    --------
+    >>> len(list(distinct_sites("SrTiO3", "Pm-3m")))
+    2
+    """
+    group = space_group(group)
+    seen: set[SitesKey] = set()
+    for sites in enumerate_sites(counts, group):
+        if limit is not None and len(seen) >= limit:
+            return
+        key = canonical_sites(group, sites)
+        if key not in seen:
+            seen.add(key)
+            yield sites
 
 
 def draw_distinct_sites(
@@ -123,4 +151,4 @@ def _table() -> dict[str, list[str]]:
     return json.loads((files("asegen") / "assets" / "normalizers.json").read_text())
 
 
-__all__ = ["SitesKey", "canonical_sites", "closure", "draw_distinct_sites", "letter_exchanges"]
+__all__ = ["SitesKey", "canonical_sites", "closure", "distinct_sites", "draw_distinct_sites", "letter_exchanges"]

@@ -245,8 +245,10 @@ def parse_sites(text: str | Sequence[tuple[str, str]], group: Group | int | str,
     group = space_group(group)
     occupied: dict[str, list[int]] = {}
     for element, label in _pairs(text):
-        if list(parse_formula(element).values()) != [1]:
+        read = parse_formula(element)
+        if list(read.values()) != [1]:
             raise SitesError(f"{element!r} in {text!r} is not an element; write sites like 'Fe:4c,4a O:8d'")
+        (element,) = read  # D and T are hydrogen
         occupied.setdefault(element, []).append(group.positions.index(group.position(label)))
     users: dict[int, str] = {}
     for element, own in occupied.items():

@@ -1,15 +1,22 @@
+import copy
+import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from ase import units
+from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.filters import FrechetCellFilter
 from ase.md.langevin import Langevin
 from ase.optimize import BFGS, FIRE, LBFGS
+from ase.spacegroup import crystal as spacegroup_crystal
 
 from asegen import EnergyScoreCalculator, ScoreCalculator, ScoreFilter
-from asegen.errors import CheckpointError, FormulaError, NoEnergyError
+from asegen.errors import AsegenError, CheckpointError, FormulaError, NoEnergyError
+from asegen.kernels import Schedule
 from asegen.lattice import log_metric
 from asegen.prior import log_cell_of
 from asegen.testing import OneCrystalCalculator, check_score_calculator
@@ -130,6 +137,25 @@ def test_there_is_no_energy_and_the_error_names_the_way_out(small, crystal):
         crystal.get_potential_energy()
     with pytest.raises(PropertyNotImplementedError):
         crystal.get_potential_energy()
+    with pytest.raises(NoEnergyError, match=r"optimizers asegen\.ScoreFilter\(atoms\) instead of the atoms or FrechetCellFilter"):
+        FIRE(FrechetCellFilter(crystal), logfile=None).run(steps=1)
+    with pytest.raises(NoEnergyError, match=r"dynamics with logfile=None or as asegen\.AnnealedLangevin"):
+        Langevin(crystal, 0.1, temperature_K=300, friction=0.1, logfile=io.StringIO()).run(1)
+
+
+def test_the_ways_out_that_the_error_names_are_open(small, crystal, tmp_path):
+    crystal.calc = ScoreCalculator(small)
+    before = crystal.positions.copy()
+    Langevin(crystal, 0.1, temperature_K=300, friction=0.1, logfile=None, trajectory=tmp_path / "md.traj").run(2)
+    FIRE(ScoreFilter(crystal), logfile=None, trajectory=tmp_path / "fire.traj").run(steps=2)
+    assert np.abs(crystal.positions - before).max() > 1e-6
+
+
+def test_the_noise_level_unless_asked_is_one_at_which_optimizers_work(small):
+    assert ScoreCalculator(small).parameters["sigma"] == 0.1
+    narrow = copy.copy(small.system)
+    narrow.schedule = Schedule(sigma_min=0.2)
+    assert ScoreCalculator(replace(small, system=narrow)).parameters["sigma"] == 0.2
 
 
 def test_crystals_outside_the_training_data_are_refused(small, crystal):
@@ -151,7 +177,7 @@ def test_optimizers_follow_a_score_through_the_filter(optimizer, rocksalt):
     atoms.set_cell(atoms.cell.array @ (np.eye(3) + np.diag([0.02, -0.01, 0.0])), scale_atoms=True)
     atoms.calc = calc
     assert math.isnan(ScoreFilter(atoms).get_potential_energy())
-    assert optimizer(ScoreFilter(atoms), logfile=None).run(fmax=1e-3, steps=300)
+    assert optimizer(ScoreFilter(atoms, cell=True), logfile=None).run(fmax=1e-3, steps=300)
     assert np.allclose(atoms.get_scaled_positions(wrap=False), rocksalt.get_scaled_positions(wrap=False), atol=1e-3)
     # the lattice score vanishes where y = α y_clean
     time = calc.schedule.time(torch.tensor([0.3], dtype=torch.float64))
@@ -159,12 +185,51 @@ def test_optimizers_follow_a_score_through_the_filter(optimizer, rocksalt):
     assert torch.allclose(log_metric(torch.from_numpy(atoms.cell.array.copy())[None]), expected, atol=1e-3)
 
 
-def test_a_filter_without_cell_leaves_the_cell_alone(rocksalt):
+def test_a_filter_leaves_the_cell_alone_unless_asked(rocksalt):
     atoms = rocksalt.copy()
     atoms.rattle(0.1, seed=0)
+    atoms.set_cell(atoms.cell.array * 1.05, scale_atoms=True)
+    stretched = atoms.cell.array.copy()
     atoms.calc = OneCrystalCalculator(rocksalt, sigma=0.3)
-    FIRE(ScoreFilter(atoms, cell=False), logfile=None).run(fmax=1e-2, steps=200)
-    assert np.allclose(atoms.cell.array, rocksalt.cell.array)
+    assert FIRE(ScoreFilter(atoms), logfile=None).run(fmax=1e-2, steps=200)
+    assert (atoms.cell.array == stretched).all()
+    assert np.allclose(atoms.get_scaled_positions(wrap=False), rocksalt.get_scaled_positions(wrap=False), atol=1e-3)
+
+
+def test_a_cell_is_refused_where_its_score_is_no_guide(rocksalt):
+    calc = OneCrystalCalculator(rocksalt, sigma=0.02)
+    atoms = rocksalt.copy()
+    atoms.calc = calc
+    moving = ScoreFilter(atoms, cell=True)
+    with pytest.raises(AsegenError, match=r"sigma = 0\.02 Å.*set sigma to 0\.05 Å or more, or let the positions alone"):
+        moving.get_forces()
+    assert np.isfinite(ScoreFilter(atoms).get_forces()).all()
+    calc.set(sigma=0.05)
+    assert np.isfinite(moving.get_forces()).all()
+
+
+def textbook(name: str):
+    if name == "rutile":
+        return spacegroup_crystal(("Ti", "O"), [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.6, 4.6, 2.96, 90, 90, 90])
+    structure, a = {"NaCl": ("rocksalt", 5.64), "CaF2": ("fluorite", 5.46), "GaAs": ("zincblende", 5.65)}[name]
+    return bulk(name, structure, a)
+
+
+@pytest.mark.parametrize("optimizer", [FIRE, BFGS, LBFGS])
+@pytest.mark.parametrize("name", ["NaCl", "CaF2", "GaAs", "rutile"])
+def test_rattled_crystals_come_back_with_a_packaged_checkpoint(name, optimizer):
+    known = textbook(name)
+    atoms = known.copy()
+    atoms.rattle(0.1, seed=1)
+
+    def off() -> float:
+        delta = (atoms.get_scaled_positions(wrap=False) - known.get_scaled_positions(wrap=False)) @ known.cell.array
+        return float(np.sqrt(((delta - delta.mean(0)) ** 2).sum(1).mean()))
+
+    assert off() > 0.06
+    atoms.calc = ScoreCalculator("mp20")
+    assert optimizer(ScoreFilter(atoms), logfile=None).run(fmax=0.05, steps=100)
+    assert off() < 0.03
 
 
 @pytest.mark.parametrize("shape", ["skewed", "fcc", "cubic"])  # equal axes: eigenvectors of the metric are not unique

@@ -18,7 +18,7 @@ def distance(a, b) -> float:
 
 @pytest.mark.parametrize("formula", ["SrTiO3", "NaCl", "Li2O"])
 def test_the_dynamics_is_the_batched_driver(small, formula):
-    crystals = generate(formula, n=3, seed=4, checkpoint=small)
+    crystals = generate(formula, n=3, units=1, seed=4, checkpoint=small)
     for expected in crystals[1:]:
         seed = expected.info["seed"]
         atoms = random_crystal(formula, seed=seed)
@@ -33,7 +33,7 @@ def test_with_correctors_too(small):
     walk = Walk(5, 2, 0.7, 0.15)
     header = {**small.header, "walk": vars(walk)}
     checkpoint = Checkpoint(small.system, header, small.hash)
-    expected = generate("NaCl", n=1, seed=1, checkpoint=checkpoint)[0]
+    expected = generate("NaCl", n=1, units=1, seed=1, checkpoint=checkpoint)[0]
     atoms = random_crystal("NaCl", seed=expected.info["seed"])
     atoms.calc = ScoreCalculator(small)
     AnnealedLangevin(atoms, walk=walk).run()
@@ -101,6 +101,26 @@ def test_frames_say_where_they_come_from(small, tmp_path):
     frame = ase.io.read(tmp_path / "t.traj", index=3)
     assert {"seed", "step", "sigma", "checkpoint", "checkpoint_hash"} <= set(frame.info)
     assert frame.info["seed"] == 2 and frame.info["checkpoint_hash"] == small.hash
+
+
+def test_log_and_frames_show_the_score_of_the_crystal_as_it_stands(small, tmp_path, monkeypatch):
+    calls = []
+    original = type(small.system).scores
+    monkeypatch.setattr(type(small.system), "scores", lambda *a, **k: calls.append(1) or original(*a, **k))
+    atoms = random_crystal("NaCl", seed=2)
+    atoms.calc = ScoreCalculator(small)
+    log = io.StringIO()
+    AnnealedLangevin(atoms, trajectory=tmp_path / "t.traj", logfile=log, walk=Walk(4, 1)).run()
+    assert len(calls) == Walk(4, 1).calls  # shown and used, computed once
+    shown = [line.split()[2] for line in log.getvalue().splitlines()[1:]]
+    frames = ase.io.read(tmp_path / "t.traj", index=":")
+    assert shown[-1] == "-" and "forces" not in frames[-1].calc.results  # no noise level, no score
+    for value, frame in zip(shown[:-1], frames[:-1], strict=True):
+        there = frame.copy()
+        there.calc = ScoreCalculator(small, sigma=frame.info["sigma"])
+        assert np.allclose(frame.get_forces(), there.get_forces(), rtol=1e-4, atol=1e-6)
+        largest = np.linalg.norm(there.get_forces(), axis=1).max()
+        assert float(value) == pytest.approx(largest * frame.info["sigma"], rel=1e-3, abs=1e-4)
 
 
 def test_fixed_atoms_and_their_cell_stay(small):
