@@ -286,7 +286,7 @@ class _Planner:
         smallest = numbers_of(self.text) if self.units is None else numbers
         if len(smallest) > self.checkpoint.max_atoms or not set(smallest.tolist()) <= self.checkpoint.elements:
             return 0
-        return int(min(0.5, novelty) * count)
+        return int(min(0.25, novelty) * count)
 
     def _candidates(self, numbers: np.ndarray) -> tuple[list[Candidate], float]:
         if self.model is None:

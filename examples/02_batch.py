@@ -8,8 +8,10 @@ import ase.io
 from asegen import generate
 from asegen.report import summarize
 
-# formulas are taken as written: ten atoms, then two; the list is flat, three of the first and three of the second
-crystals = generate(["Sr2Ti2O6", "NaCl"], n=3, seed=0)
+# formulas are compositions, cells have any size; the list is flat, three of the first and three of the second
+crystals = generate(["SrTiO3", "NaCl"], n=3, seed=0)
+# cells of exactly so many formula units
+crystals += generate("TiO2", n=2, units=[1, 2], seed=0)
 
 # no formula: elements and numbers of atoms are generated too
 crystals += generate(n=4, seed=0)
@@ -21,5 +23,5 @@ for atoms in crystals:
 ase.io.write("crystals.extxyz", crystals)
 
 # the same seed gives the same crystals, whatever the batch size
-again = generate("NaCl", n=2, seed=7, batch_size=1)
-assert abs(again[0].positions - generate("NaCl", n=2, seed=7)[0].positions).max() < 1e-4
+again = generate("NaCl", n=2, units=1, start="random", seed=7, batch_size=1)
+assert abs(again[0].positions - generate("NaCl", n=2, units=1, start="random", seed=7)[0].positions).max() < 1e-4

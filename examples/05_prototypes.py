@@ -1,4 +1,4 @@
-"""A ranked table for a formula: which prototypes it may take, and the crystals that they predict.
+"""What forms, for a formula: known crystals by their energies, and the prototypes that it may take otherwise.
 
 python examples/05_prototypes.py [FORMULA]
 """
@@ -10,15 +10,16 @@ from ase.io import write
 from asegen import generate, load_prototypes
 from asegen.symmetry.sites import format_sites
 
-formula = sys.argv[1] if len(sys.argv) > 1 else "Ba4Zr4S12"  # as written: 20 atoms in the primitive cell
+formula = sys.argv[1] if len(sys.argv) > 1 else "BaZrS3"  # a composition: cells of any size
 
-candidates, other = load_prototypes("default").rank(formula, n=5)
+candidates, other = load_prototypes("default").rank(formula, n=6)
 for candidate in candidates:
-    known = "known" if candidate.known else ""
-    print(f"{candidate.probability:6.3f}  {candidate.prototype.number:3d}  {format_sites(candidate.sites):30s} {known}")
+    origin = candidate.material_id or "predicted"
+    energy = f"{1000 * candidate.hull:4.0f}"  # meV/atom above the convex hull
+    print(f"{candidate.probability:6.3f} {energy}  {candidate.prototype.number:3d}  {format_sites(candidate.sites):36s} {origin}")
 print(f"{other:6.3f}  some prototype that nobody has seen")
 
-crystals = generate(formula, n=5)  # the same, as ase.Atoms, best first
+crystals = generate(formula, n=6)  # the same, as ase.Atoms, best first
 for atoms in crystals:
-    print(atoms.info["rank"], atoms.info["prototype"], f"{atoms.get_volume() / len(atoms):.1f} Å³/atom")
+    print(atoms.info["rank"], len(atoms), "atoms", atoms.info["prototype"], f"{atoms.get_volume() / len(atoms):.1f} Å³/atom")
 write("candidates.extxyz", crystals)

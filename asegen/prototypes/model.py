@@ -68,7 +68,8 @@ class PrototypeModel:
         spacegroup : int, str or Group, optional
             Only prototypes of this group; the probabilities are then those given the group.
         new : bool
-            Leave out the known crystals of this composition, and what is nearly the same.
+            Leave out the known crystals of this composition. With ``order="likely"``: what the next entry of the database would be, which
+            may be another one of a prototype that is known for it, less likely by as much as was learned.
         diversity : float
             0: every candidate counts for itself. Towards 1, candidates that are nearly the same crystal as a better one go to the
             end of the list (:func:`asegen.prototypes.selection.select`).

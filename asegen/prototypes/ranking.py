@@ -124,7 +124,8 @@ class _Entry:
     """eV/atom above the hull, estimated where it is not known."""
     lead: float
     """What counts for the first place, eV/atom."""
-    handbook: bool
+    place: int
+    """Of its space group among the expected ones, their number if it is none of them."""
 
 
 def composition_key(numbers: np.ndarray) -> str:
@@ -175,16 +176,17 @@ def rank(
     probability = log_p[0][real].exp().double().numpy()
     probability = probability / max(probability.sum(), 1e-300) * (1 - share_new)
     predicted = dict(zip(index.tolist(), found.features[0][real][:, 6].mul(TYPICAL_HULL).tolist(), strict=True))
-    expected = frozenset(handbook.get(composition_key(numbers), ())) if stable and not new else frozenset()
+    expected = tuple(dict.fromkeys(handbook.get(composition_key(numbers), ()))) if stable and not new else ()
     entries = _known(table, family, query[0], allowed, predicted, expected)
     typed = tuple(int(z) for z in dict.fromkeys(numbers.tolist()))
     make = _Maker(table, family, elements, typed)
     if new:
-        fresh, covered = _unlike(family, index, [entry.candidate for entry in entries])
+        # a database may hold another entry of a prototype that it has for this composition: how likely, was learned
+        fresh = ~np.isin(index.numpy(), [entry.candidate for entry in entries if stable])
         if not fresh.any():
             return [], 1.0
         probability = probability[fresh] * (1 - share_new) / max(probability[fresh].sum(), 1e-300)
-        chosen = select(_likeness(family, index[fresh]), probability, diversity, covered[fresh], n)
+        chosen = select(_likeness(family, index[fresh]), probability, diversity, n=n)
         places = np.flatnonzero(fresh)
         return [make.predicted(int(index[places[k]]), gain, predicted) for k, gain in chosen], share_new
     made: list[Candidate] = []
@@ -208,7 +210,7 @@ def rank(
 
 
 def _known(
-    table: PrototypeTable, family: Family, elements: Tensor, allowed: Tensor, predicted: dict[int, float], expected: frozenset[int]
+    table: PrototypeTable, family: Family, elements: Tensor, allowed: Tensor, predicted: dict[int, float], expected: tuple[int, ...]
 ) -> list[_Entry]:
     """The known crystals of a composition among the prototypes allowed: the one that is most likely stable, then the others by energy."""
     # a crystal's elements are all different, so at most one order makes them those of an example
@@ -224,19 +226,24 @@ def _known(
         row = example - int(family.first[prototype])
         material = int(entry.material[row]) if len(entry.material) else 0
         lead = energy - next((bonus for ids, bonus in OBSERVED if material in ids), 0.0)
-        found.append(_Entry(candidate, prototype, order, example, energy, lead, entry.number in expected))
+        place = expected.index(entry.number) if entry.number in expected else len(expected)
+        found.append(_Entry(candidate, prototype, order, example, energy, lead, place))
     found.sort(key=lambda entry: (entry.energy, entry.example))
     if found:
-        first = min(found, key=lambda entry: (not entry.handbook, entry.lead))
+        first = min(found, key=lambda entry: (entry.place, entry.lead))
         found = [first, *(entry for entry in found if entry is not first)]
     return found
 
 
 def _expected_first(
-    make: _Maker, ranker: Ranker, query: Tensor, allowed: Tensor, expected: frozenset[int], made: list[Candidate]
+    make: _Maker, ranker: Ranker, query: Tensor, allowed: Tensor, expected: tuple[int, ...], made: list[Candidate]
 ) -> list[Candidate]:
-    """The candidates with the best one of the expected groups before all others: one that is known, else a predicted one."""
-    best = next((c for known in (True, False) for c in made if c.known == known and c.prototype.number in expected), None)
+    """The candidates with the best one of the expected groups before all others: one that is known, else a predicted one.
+
+    The groups are expected in their order.
+    """
+    there = [c for c in made if c.prototype.number in expected]
+    best = min(there, key=lambda c: (not c.known, expected.index(c.prototype.number)), default=None)
     if best is None:
         here = allowed & torch.tensor([make.table.prototypes[k].number in expected for k in make.family.members.tolist()])
         if not here.any():
