@@ -243,7 +243,8 @@ def _train_novelty(layer: torch.nn.Linear, features: Tensor, new: Tensor) -> flo
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    return round(float(optimizer.step(closure)), 4)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return round(float(closure().detach()), 4)
 
 
 __all__ = ["STABLE_HULL", "Task", "compositions", "tasks_of", "train_ranker"]
