@@ -236,6 +236,9 @@ def fill(
                 empty |= {k: reason for k, reason in failed.items() if starts[k].again is None or attempt == TRIES - 1}
                 if not pending:
                     break
+    if empty:
+        for place, atoms in results.items():
+            atoms.info["place"] = place
     return [results[k] for k in sorted(results)], dict(sorted(empty.items()))
 
 

@@ -259,7 +259,7 @@ class _Planner:
             cells = self._cells(numbers, candidates)
             seen = {canonical_sites(int(start.atoms.info["spacegroup"]), start.sites) for start in starts}
             for seed, cell in zip(missing, cells(len(missing)), strict=True):
-                starts.append(self._drawn(cell, seed, seen))
+                starts.append(self._drawn(cell, seed, frozenset(seen)))
                 if starts[-1].sites:
                     seen.add(canonical_sites(int(starts[-1].atoms.info["spacegroup"]), starts[-1].sites))
         if explored:

@@ -127,7 +127,8 @@ class RunFolder:
     def done(self) -> dict[int, Atoms]:
         """Crystals that an earlier, killed run of the same request had finished, by position."""
         if self.final.exists():
-            return {k: atoms for k, atoms in enumerate(ase.io.read(str(self.final), index=":"))}
+            # where places of the list stayed empty, the others know their own
+            return {int(atoms.info.get("place", k)): atoms for k, atoms in enumerate(ase.io.read(str(self.final), index=":"))}
         return dict(from_json(entry) for entry in self._journal.entries())
 
     def add(self, crystals: Sequence[tuple[int, Atoms]]) -> None:

@@ -53,8 +53,8 @@ def main():
         f"  {target.stat().st_size / 1e6:.1f} MB.",
         f"- **Training**: `data/recipes/{args.recipe}` (hash {training['recipe_hash']}), {training['seconds']} s on two shared cores.",
         f"  Losses by pass (leave-one-out, nats): {training['losses']}.",
-        f"- **Contents**: sites, regressions of the free parameters, and each training crystal's elements, own parameters and energy above the"
-        f" hull where known; {len(header.get('handbook', {}))} compounds of a handbook table.",
+        "- **Contents**: sites, regressions of the free parameters, and each training crystal's elements, own parameters and energy above"
+        f" the hull where known; {len(header.get('handbook', {}))} compounds of a handbook table.",
     ]
     if args.note:
         lines.append(f"- **Note**: {args.note}")

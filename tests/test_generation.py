@@ -284,7 +284,7 @@ def test_a_place_that_no_try_fills_stays_empty_and_a_warning_says_so(small, monk
     never = {hopeless, *(seed_of(hopeless, k) for k in range(1, TRIES))}
     judge = Judge(monkeypatch, lambda _, atoms: atoms.info["seed"] in never)
     batches = []
-    with pytest.warns(GenerationWarning, match=rf"1 of 3 crystals could not be made in {TRIES} tries; number 1: Na and Cl are 0.01") as caught:
+    with pytest.warns(GenerationWarning, match=r"1 of 3 crystals could not be made; number 1: Na and Cl are 0.01") as caught:
         crystals = generate("NaCl", n=3, checkpoint=small, on_batch=batches.extend)
     assert caught[0].filename == __file__  # the caller's line
     assert [a.info["seed"] for a in crystals] == [seed_of(0, 0), seed_of(0, 2)] and sorted(k for k, _ in batches) == [0, 2]
@@ -296,7 +296,7 @@ def test_nothing_at_all_is_an_empty_list(small, monkeypatch):
     with pytest.warns(GenerationWarning, match="2 of 2 crystals"):
         assert generate("NaCl", n=2, checkpoint=small) == []
     crystals, empty = fill(small, make_starts(small, request_of("NaCl", 2), None))
-    assert crystals == [] and list(empty) == [0, 1] and told(empty, 2).startswith("2 of 2 crystals could not be made in")
+    assert crystals == [] and list(empty) == [0, 1] and told(empty, 2).startswith("2 of 2 crystals could not be made; number 0: ")
 
 
 def test_ranks_and_groups_stay_where_crystals_are_made_again(small, monkeypatch):

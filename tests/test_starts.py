@@ -203,7 +203,7 @@ def test_the_score_model_s_limits_matter_only_where_it_is_asked(small, packaged_
     few = Checkpoint(small.system, {**small.header, "data": {**small.header["data"], "max_atoms": 4, "elements": [6]}}, small.hash)
     starts = make_starts(few, request_of("SrTiO3", 5), packaged_mp20)
     assert [s.kind for s in starts] == ["prototype"] * 5 and max(len(s.atoms) for s in starts) > 4
-    with pytest.raises(FormulaError, match="no known prototype is left for it, and Fe7O.*up to 4"):
+    with pytest.raises(FormulaError, match=r"no known prototype is left for it, and Fe7O.*up to 4"):
         make_starts(few, request_of("Fe7O", 40), packaged_mp20)
     known = len(packaged_mp20.rank("Fe7O")[0])
     assert len(make_starts(few, request_of("Fe7O", known), packaged_mp20)) == known
@@ -250,15 +250,15 @@ def test_a_start_for_the_score_model_has_others_from_other_seeds(small, packaged
     for start in (sites, random, free):
         other, same = start.again(99), start.again(start.atoms.info["seed"])
         assert other.kind == start.kind and other.atoms.info["seed"] == 99 and other.again is not None
-        assert len(same.atoms) == len(start.atoms) and (same.atoms.positions == start.atoms.positions).all()
+        assert len(same.atoms) == len(start.atoms) and np.allclose(same.atoms.positions, start.atoms.positions)
         assert len(other.atoms) != len(start.atoms) or abs(other.atoms.positions - start.atoms.positions).max() > 1e-3
     assert sites.again(99).atoms.info["spacegroup"] == 1
 
 
 def test_a_database_s_order_ends_with_random_atoms_where_a_new_prototype_is_likely(small, packaged_mp20):
     _, novelty = packaged_mp20.rank("Fe7O", order="likely")
-    free = int(min(0.5, novelty) * 14)
-    assert 0 < free <= 7
+    free = int(min(0.25, novelty) * 14)
+    assert 0 < free <= 3
     starts = make_starts(small, request_of("Fe7O", 14, order="likely"), packaged_mp20)
     kinds = [s.kind for s in starts]
     assert kinds[14 - free :] == ["random"] * free and "random" not in kinds[: 14 - free] and kinds[0] == "prototype"
@@ -266,8 +266,8 @@ def test_a_database_s_order_ends_with_random_atoms_where_a_new_prototype_is_like
     assert all("probability" not in s.atoms.info and s.symmetry is None for s in starts[14 - free :])
     for other in ({"order": "stable"}, {"order": "likely", "start": "prototypes"}, {"order": "likely", "spacegroup": 1}):
         assert "random" not in {s.kind for s in make_starts(small, request_of("Fe7O", 14, **other), packaged_mp20)}
-    # where half the list is as likely as not to be new, half of it is explored, and no more
-    assert [s.kind for s in make_starts(small, request_of("Li3Bi7O5", 4, order="likely"), packaged_mp20)] == ["sites"] * 2 + ["random"] * 2
+    # a quarter of the list, and no more
+    assert [s.kind for s in make_starts(small, request_of("Li3Bi7O5", 4, order="likely"), packaged_mp20)] == ["sites"] * 3 + ["random"]
 
 
 # ------------------------------------------------------------------------------------------------- cells for the score model
@@ -320,7 +320,8 @@ def test_cells_of_several_sizes_are_filled_where_none_is_given(small):
 
 
 def test_a_group_that_is_asked_for_is_that_of_every_start(small, packaged_mp20):
-    starts = make_starts(small, request_of("SrTiO3", len(packaged_mp20.rank("SrTiO3", spacegroup=99)[0]) + 4, spacegroup="P4mm"), packaged_mp20)
+    count = len(packaged_mp20.rank("SrTiO3", spacegroup=99)[0]) + 4
+    starts = make_starts(small, request_of("SrTiO3", count, spacegroup="P4mm"), packaged_mp20)
     assert {s.atoms.info["spacegroup"] for s in starts} == {99}
     kinds = [s.kind for s in starts]
     assert kinds == sorted(kinds) and set(kinds) == {"prototype", "sites"}
@@ -355,7 +356,7 @@ def test_sites_say_how_many_formula_units_there_are(small, packaged_mp20):
         ({"formula": "NaCl", "spacegroup": 0}, GroupError, "no space group 0"),
         ({"formula": "NaCl", "spacegroup": "231"}, GroupError, "no space group 231"),
         ({"formula": "SrTiO3", "spacegroup": "Pm-3n3"}, GroupError, "did you mean"),
-        ({"formula": "NaCl", "units": 1, "spacegroup": "Pnma"}, SitesError, r"no combination of Wyckoff positions of Pnma \(62\) holds NaCl"),
+        ({"formula": "NaCl", "units": 1, "spacegroup": "Pnma"}, SitesError, r"Wyckoff positions of Pnma \(62\) holds NaCl"),
         ({"formula": "OgO"}, FormulaError, "no training crystal contains Og"),
         ({"formula": "SrTiO3", "spacegroup": 221, "sites": "Sr:1a Ti:1b O:3c,1a"}, SitesError, "used twice"),
         ({"formula": "SrTiO3", "spacegroup": 221, "sites": "Sr:1a Ti:1b"}, SitesError, "not SrTiO3|Sr1Ti1O3"),

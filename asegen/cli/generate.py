@@ -293,6 +293,9 @@ def _write(
     contact_sheet(crystals, folder.folder / "crystals.png", rows=rows)
     (folder.folder / "generation.traj").unlink(missing_ok=True)  # of a run that is overwritten
     if walk is not None:
+        seed = int(crystals[0].info["seed"])
+        if start.again is not None and seed != start.atoms.info["seed"]:
+            start = start.again(seed)  # the first tries put atoms on each other
         atoms = constrained(start)
         atoms.calc = ScoreCalculator(loaded, device=device)
         unfinished = folder.folder / ".generation.traj"

@@ -64,7 +64,7 @@ class PrototypeModel:
             Only cells with so many of the formula as written (``"Ti2O4"`` with 1: six atoms). Default: cells of any size.
         order : str
             ``"stable"``: what forms. Known crystals come by their energy above the hull. ``"likely"``: what a database of such crystals
-            holds.
+            holds; so do all answers of a model whose data had no energies.
         spacegroup : int, str or Group, optional
             Only prototypes of this group; the probabilities are then those given the group.
         new : bool

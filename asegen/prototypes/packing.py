@@ -68,6 +68,11 @@ class Packed(Sequence[Prototype]):
             self._ends[name] = np.concatenate([[0], np.cumsum(size)])
         if not len(arrays["spread"]) == len(fitted) == len(self.numbers):
             raise ValueError("the arrays of the table disagree in length")
+        letters = arrays["letters"]
+        if not (((letters >= ord("a")) & (letters <= ord("z"))) | (letters == ord("A"))).all():
+            raise ValueError("array 'letters' holds something else than Wyckoff letters")
+        #: Whether the energy of any crystal is known.
+        self.has_energies = self.keeps_crystals and bool((arrays["hull"] != _UNKNOWN).any())
         ends = self._ends["counts"].tolist()
         flat = arrays["counts"].tolist()
         #: Atoms per element of each prototype.
@@ -180,7 +185,7 @@ def pack_table(table: PrototypeTable) -> dict[str, np.ndarray]:
 def unpack_table(arrays: Mapping[str, np.ndarray]) -> PrototypeTable:
     """Inverse of :func:`pack_table`."""
     packed = Packed(arrays)
-    return PrototypeTable(packed, packed.counts, packed.numbers)
+    return PrototypeTable(packed, packed.counts, packed.numbers, packed.has_energies)
 
 
 __all__ = ["Packed", "pack_table", "unpack_table"]

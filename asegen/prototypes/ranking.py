@@ -165,7 +165,8 @@ def rank(
         allowed &= torch.tensor([table.prototypes[k].number == number for k in family.members.tolist()])
     if not allowed.any():
         return [], 1.0
-    stable = order == "stable"
+    # a model that knows no energies has learned one question only
+    stable = order == "stable" and table.has_energies
     query = torch.from_numpy(elements.astype(np.int64))[None]
     with torch.inference_mode():
         # what is known already is a reason against its prototype only where new crystals are asked for

@@ -124,13 +124,21 @@ class PrototypeTable:
     counts : sequence of tuple, optional
         Atoms per element of each, and …
     numbers : ndarray, optional
-        … the space group of each, for a sequence that makes prototypes only when they are asked for.
+        … the space group of each, and …
+    energies : bool, optional
+        … whether the energy of any crystal is known, for a sequence that makes prototypes only when they are asked for.
     """
 
     def __init__(
-        self, prototypes: Sequence[Prototype], counts: Sequence[Counts] | None = None, numbers: np.ndarray | None = None
+        self,
+        prototypes: Sequence[Prototype],
+        counts: Sequence[Counts] | None = None,
+        numbers: np.ndarray | None = None,
+        energies: bool | None = None,
     ) -> None:
         self.prototypes = prototypes
+        self.has_energies = any(np.isfinite(p.hull).any() for p in prototypes) if energies is None else energies
+        """Whether the energy of any crystal is known; without, nothing tells a stable crystal from others."""
         every = [p.counts for p in prototypes] if counts is None else counts
         self._numbers = np.array([p.number for p in prototypes]) if numbers is None else numbers
         self._elements = np.array([len(c) for c in every])

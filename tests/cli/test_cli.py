@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from asegen.cli.main import app
 from asegen.prototypes.model import load_prototypes, packaged_prototypes
 from asegen.report import space_group as group_of
+from asegen.starts import seed_of
 
 ASEGEN = [sys.executable, "-m", "asegen.cli.main"]
 
@@ -34,10 +35,19 @@ def run_here(*arguments, code=0):
     return done
 
 
+ASKED = ["SrTiO3", "NaCl", "-n", 2, "--units", 1, "--seed", 3, "--checkpoint", "mp20", "--start", "random", "--steps", 12]
+
+
+@pytest.fixture
+def touching(monkeypatch):
+    """Atoms may lie on each other: the random network of `small` makes such crystals."""
+    monkeypatch.setattr("asegen.generation.too_close", lambda atoms: "")
+
+
 @pytest.fixture(scope="module")
-def out(small_path, tmp_path_factory):
+def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "run"
-    done = run("generate", "SrTiO3", "NaCl", "-n", 2, "--seed", 3, "--out", folder, "--checkpoint", small_path)
+    done = run("generate", *ASKED, "--out", folder)
     return folder, done
 
 
@@ -49,7 +59,7 @@ def test_generate_writes_everything_it_names(out):
     for path in (folder / "cif").glob("*.cif"):
         assert ase.io.read(path).get_chemical_formula() in {"O3SrTi", "ClNa"}
     trajectory = ase.io.read(folder / "generation.traj", index=":")
-    assert len(trajectory) == 7 and trajectory[-1].info["seed"] == crystals[0].info["seed"]
+    assert len(trajectory) == 13 and trajectory[-1].info["seed"] == crystals[0].info["seed"]
     assert abs(trajectory[-1].cell.array - crystals[0].cell.array).max() < 1e-4
     assert (folder / "crystals.png").read_bytes().startswith(b"\x89PNG")
     assert "SrTiO3" in done.stdout and "space group" in done.stdout and "Å³/atom" in done.stdout
@@ -59,7 +69,7 @@ def test_generate_writes_everything_it_names(out):
 def test_the_same_command_again_finds_everything_done(out, small_path):
     folder, _ = out
     before = (folder / "structures.extxyz").read_text()
-    run("generate", "SrTiO3", "NaCl", "-n", 2, "--seed", 3, "--out", folder, "--checkpoint", small_path)
+    run("generate", *ASKED, "--out", folder)
     assert (folder / "structures.extxyz").read_text() == before
     other = run("generate", "NaCl", "--out", folder, "--checkpoint", small_path, check=False)
     assert other.returncode == 1 and "--overwrite" in other.stderr and (folder / "structures.extxyz").read_text() == before
@@ -73,9 +83,25 @@ def test_json_for_programs(small_path, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_de_novo_from_the_command_line(small_path, tmp_path):
-    result = json.loads(run("generate", "-n", 3, "--json", "--checkpoint", small_path, cwd=tmp_path).stdout)
-    assert len(result["crystals"]) == 3
+def test_de_novo_from_the_command_line(touching, small_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = json.loads(run_here("generate", "-n", 3, "--json", "--checkpoint", small_path).stdout)
+    assert len(result["crystals"]) == 3 and result["empty"] == {}
+
+
+def test_places_that_stay_empty_are_told_and_found_again(small_path, tmp_path, monkeypatch):
+    """Seeds whose crystals are refused leave gaps; the run is the same when it is given again."""
+    refused = {seed_of(0, 1), *(seed_of(seed_of(0, 1), k) for k in range(1, 10))}
+    monkeypatch.setattr("asegen.generation.too_close", lambda atoms: "Na and Cl touch" if atoms.info["seed"] in refused else "")
+    request = ["generate", "NaCl", "-n", 3, "--steps", 3, "--checkpoint", small_path, "--out", tmp_path / "run"]
+    first = run_here(*request).stdout
+    assert "1 of 3 crystals could not be made; number 1: Na and Cl touch" in first
+    crystals = ase.io.read(tmp_path / "run" / "structures.extxyz", index=":")
+    assert [a.info["place"] for a in crystals] == [0, 2] and [a.info["seed"] for a in crystals] == [seed_of(0, 0), seed_of(0, 2)]
+    before = (tmp_path / "run" / "structures.extxyz").read_bytes()
+    assert run_here(*request).stdout == first and (tmp_path / "run" / "structures.extxyz").read_bytes() == before
+    told = json.loads(run_here(*request[:-2], "--json").stdout)
+    assert told["empty"] == {"1": "Na and Cl touch"} and len(told["crystals"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -104,8 +130,8 @@ def test_bad_input_ends_with_a_sentence_and_leaves_nothing(arguments, words, sma
     assert not (tmp_path / "generated").exists() and not (tmp_path / "z" / "meta.json").exists()
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(small_path, tmp_path):
-    request = ["generate", "NaCl", "-n", "40", "--steps", "60", "--checkpoint", str(small_path), "--batch-size", "4"]
+def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
+    request = ["generate", "NaCl", "-n", "40", "--units", "1", "--start", "random", "--checkpoint", "mp20", "--batch-size", "4"]
     whole = tmp_path / "whole"
     run(*request, "--out", whole)
     part = tmp_path / "part"
@@ -216,12 +242,11 @@ def test_help_imports_nothing_heavy():
 def test_prototypes_are_ranked_in_a_table(packaged_mp20):
     text = run_here("prototypes", "SrTiO3", "-n", 4, "--model", "mp20").stdout
     best, new = packaged_mp20.rank("SrTiO3", 4)
-    assert "prototypes of SrTiO3, model 'mp20'" in text and "Pm-3m (221)" in text and "Sr:1a Ti:1b O:3c" in text
+    assert "prototypes of SrTiO3, model 'mp20'" in text and "Pm-3m Sr:1a Ti:1b O:3c" in text
     assert f"{best[0].probability:.3f} known" in text and f"than all that are known: {new:.3f}" in text
-    assert sum("(" in line for line in text.splitlines()) == 4
-    assert text == run_here("prototypes", "TiO3Sr", "-n", 4, "--model", "mp20").stdout.replace("TiO3Sr", "SrTiO3").replace(
-        "Ti:1b O:3c Sr:1a", "Sr:1a Ti:1b O:3c"
-    )
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("│")] == ["1", "2", "3", "4"]
+    other = run_here("prototypes", "TiO3Sr", "-n", 4, "--model", "mp20").stdout
+    assert "prototypes of TiO3Sr" in other and "Pm-3m Ti:1b O:3c Sr:1a" in other  # elements as typed
 
 
 def test_prototypes_as_json(packaged_mp20):
@@ -231,13 +256,17 @@ def test_prototypes_as_json(packaged_mp20):
     rows = result["prototypes"]
     assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
     assert [(r["spacegroup"], r["probability"], r["known"]) for r in rows] == [
-        (c.prototype.number, round(c.probability, 5), c.known) for c in candidates
+        (c.prototype.number, float(f"{c.probability:.6g}"), c.known) for c in candidates
     ]
+    assert [r["e_above_hull"] for r in rows] == [round(c.hull, 4) if c.hull_source else None for c in candidates]
+    assert rows[0]["e_above_hull_source"] == "published" and rows[0]["units"] == 2 and rows[0]["atoms"] == 4
     assert rows[0]["symbol"] == "P6_3mc" and rows[0]["sites"] == "Ga:2b N:2b"
     assert rows[0]["examples"] == len(candidates[0].prototype.examples)
     assert rows[0]["volume_per_atom"] == pytest.approx(11.4, rel=0.05)
-    twice = json.loads(run_here("prototypes", "GaN", "--units", 2, "-n", 5, "--model", packaged_prototypes()["mp20"], "--json").stdout)
-    assert twice["prototypes"] == rows
+    again = json.loads(run_here("prototypes", "GaN", "-n", 5, "--model", packaged_prototypes()["mp20"], "--json").stdout)
+    assert again["prototypes"] == rows  # the same composition
+    two = json.loads(run_here("prototypes", "GaN", "--units", 2, "--model", "mp20", "--json").stdout)["prototypes"]
+    assert two and {row["atoms"] for row in two} == {4}
 
 
 def test_prototypes_of_one_group_and_new_ones():
@@ -257,12 +286,13 @@ def test_prototypes_of_one_group_and_new_ones():
     [
         (["prototypes", "Xx2", "--model", "mp20"], "no element 'Xx'"),
         (["prototypes", "NaCl", "-n", "0", "--model", "mp20"], "n = 0"),
-        (["prototypes", "NaCl", "--units", "0", "--model", "mp20"], "units = 0"),
+        (["prototypes", "NaCl", "--units", "0", "--model", "mp20"], "--units 0 should be positive"),
         (["prototypes", "NaCl", "--spacegroup", "Fm3m", "--model", "mp20"], "Fm-3m"),
         (["prototypes", "NaCl", "--diversity", "3", "--model", "mp20"], "diversity = 3"),
         (["prototypes", "NaCl", "--model", "no-such"], "no prototype model 'no-such'"),
         (["generate", "NaCl", "--spacegroup", "231"], "no space group 231"),
-        (["generate", "NaCl", "--spacegroup", "Pnma"], "Pnma"),
+        (["generate", "NaCl", "--units", "1", "--spacegroup", "Pnma"], "Pnma"),
+        (["generate", "NaCl", "--order", "alphabetical"], "order = 'alphabetical'"),
         (["generate", "NaCl", "--sites", "Na:4a Cl:4b"], "need a space group"),
         (["generate", "NaCl", "--spacegroup", "225", "--sites", "Na:4a Cl:8c"], "the sites hold"),
         (["generate", "NaCl", "--start", "nowhere"], "start = 'nowhere'"),
@@ -286,7 +316,7 @@ def test_generate_ranks_prototypes_and_writes_them(small_path, tmp_path):
     folder = tmp_path / "run"
     request = ["generate", "SrTiO3", "-n", 3, "--prototypes", "mp20", "--checkpoint", small_path, "--out", folder]
     text = run_here(*request).stdout
-    assert "Pm-3m Sr:1a Ti:1b O:3c" in text and "known: the training data hold the formula" in text and "--new looks for others" in text
+    assert "Pm-3m Sr:1a Ti:1b O:3c" in text and "1 known, with their own cells" in text and "meV/atom above the convex hull" in text
     crystals = ase.io.read(folder / "structures.extxyz", index=":")
     assert [a.info["rank"] for a in crystals] == [1, 2, 3] and crystals[0].info["prototype"] == "Pm-3m Sr:1a Ti:1b O:3c"
     assert group_of(crystals[0]) == 221 and crystals[0].info["start"] == "prototype"
@@ -321,14 +351,14 @@ def test_generate_in_a_group_on_sites(small_path, tmp_path):
     assert abs(frames[-1].cell.array - crystals[0].cell.array).max() < 1e-3
 
 
-def test_json_says_what_each_crystal_started_from(small_path, tmp_path, monkeypatch):
+def test_json_says_what_each_crystal_started_from(touching, small_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     base = ["generate", "CsCl", "-n", 2, "--json", "--steps", 3, "--checkpoint", small_path]
     ranked = json.loads(run_here(*base, "--prototypes", "mp20").stdout)
     assert ranked["prototypes"] == "mp20" and ranked["out"] is None
     first = ranked["crystals"][0]
     assert first["rank"] == 1 and first["start"] == "prototype" and first["known"] and 0 < first["probability"] < 1
-    assert first["spacegroup"] == 221 and first["prototype"].startswith("Pm-3m Cs:1")
+    assert first["prototype"].split()[1].startswith("Cs:") and first["e_above_hull_source"] == "published"
     fresh = json.loads(run_here(*base, "--prototypes", "mp20", "--new", "--diversity", 0).stdout)["crystals"]
     assert fresh[0]["probability"] >= fresh[1]["probability"]
     random = json.loads(run_here(*base, "--prototypes", "mp20", "--start", "random").stdout)

