@@ -29,7 +29,7 @@ def votes_only(model):
 def first_answers(model, truth, mean_geometry=False, **options):
     answers = []
     for atoms in truth:
-        found, _ = model.rank(atoms.numbers, 1, **options)
+        found, _ = model.rank(atoms.numbers, 1, units=1, order="likely", **options)
         if found and mean_geometry:
             found = [replace(found[0], values=found[0].prototype.geometry.mean)]
         answers.append([found[0].crystal()[0]] if found else [])
@@ -60,7 +60,7 @@ def main():
         "… network on the slots": first_answers(model, truth, **plain),
         "… support by like candidates (default order)": first_answers(model, truth, new=True, diversity=0.5),
         f"… refined by the score model from {args.refine} Å": [
-            [atoms] for atoms in generate(formulas, checkpoint=args.model, prototypes=model, new=True, refine=args.refine)
+            generate(f, units=1, order="likely", checkpoint=args.model, prototypes=model, new=True, refine=args.refine) for f in formulas
         ],
         "known first (new=False)": first_answers(model, truth, new=False, diversity=0.5),
     }

@@ -41,7 +41,7 @@ def calls_of_ase(atoms: Atoms, calculator: object, optimizer: type) -> tuple[int
 
 def starts() -> dict[str, list[Atoms]]:
     """Symmetric, shaken and random cells."""
-    symmetric = generate("SrTiO3", 4)
+    symmetric = generate("SrTiO3", 4, units=1)
     shaken = [atoms.copy() for atoms in symmetric]
     for seed, atoms in enumerate(shaken):
         atoms.rattle(0.03, seed=seed)
@@ -78,7 +78,8 @@ def main() -> None:
         spent[0] += time.process_time() - begin
 
     kind.calculate = timed
-    for name, crystals in (("Si2", [bulk("Si", a=5.7)] * 4), ("SrTiO3", generate("SrTiO3", 8)), ("Li2Fe2P2O8", generate("Li2Fe2P2O8", 2))):
+    titanate, phosphate = (generate(formula, n, units=1) for formula, n in (("SrTiO3", 8), ("Li2Fe2P2O8", 2)))
+    for name, crystals in (("Si2", [bulk("Si", a=5.7)] * 4), ("SrTiO3", titanate), ("Li2Fe2P2O8", phosphate)):
         spent[0] = 0.0
         begin = time.process_time()
         results = relax(crystals, model, processes=1)

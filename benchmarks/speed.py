@@ -33,7 +33,7 @@ def sampling(checkpoint):
     print(f"\nsampling, batch of 64, default steps, {torch.get_num_threads()} threads: s/structure")
     for precision in ("float32", "bfloat16"):
         for formula in ("SrTiO3", "Sr2Ti2O6", "Sr4Ti4O12"):
-            seconds = median(lambda f=formula, p=precision: generate(f, n=64, checkpoint=checkpoint, precision=p), 3)
+            seconds = median(lambda f=formula, p=precision: generate(f, 64, 1, start="random", checkpoint=checkpoint, precision=p), 3)
             print(f"  {precision:9s} {formula:10s} {seconds / 64:.4f}")
 
 

@@ -252,7 +252,9 @@ def make_starts(
     done = {k: Atoms() for k in set(range(n)) - set(places)}
     start = "random" if method == "score" else "prototypes"
     made = generate(formula, n, units, seed, start=start, checkpoint=checkpoint, done=done)
-    return {k: made[k] for k in places}
+    # a place that stays empty (generate warns) has no start; the others then know their own
+    found = {int(atoms.info.get("place", k)): atoms for k, atoms in enumerate(made)}
+    return {k: found[k] for k in places if k in found}
 
 
 def _checked(
