@@ -216,24 +216,34 @@ def _known(
     """The known crystals of a composition among the prototypes allowed: the one that is most likely stable, then the others by energy."""
     # a crystal's elements are all different, so at most one order makes them those of an example
     same = (elements[family.orders][:, None] == family.examples).all(-1) & allowed[family.owner]
+    pairs = same.nonzero().tolist()
+    stored = []
+    for _, example in pairs:
+        prototype = int(family.owner[example])
+        stored.append((table.prototypes[int(family.members[prototype])], example - int(family.first[prototype])))
+    # a potential that finds a crystal below all published ones rather errs: it comes no further up than the lowest of those
+    published = [float(entry.hull[row]) for entry, row in stored if len(entry.published) and entry.published[row]]
+    floor = min(published, default=-np.inf)
     found = []
-    for order, example in same.nonzero().tolist():
+    for (order, example), (entry, row) in zip(pairs, stored, strict=True):
         prototype = int(family.owner[example])
         candidate = prototype * len(family.orders) + int(family.same[prototype, order])
         energy = float(family.hull[example])
+        computed = not (len(entry.published) and entry.published[row])
         if np.isnan(energy):
             energy = max(predicted.get(candidate, TYPICAL_HULL), 0.0)
-        entry = table.prototypes[int(family.members[prototype])]
-        row = example - int(family.first[prototype])
+        elif computed:
+            energy = max(energy, floor)
         material = int(entry.material[row]) if len(entry.material) else 0
         lead = energy - next((bonus for ids, bonus in OBSERVED if material in ids), 0.0)
         place = expected.index(entry.number) if entry.number in expected else len(expected)
-        found.append(_Entry(candidate, prototype, order, example, energy, lead, place))
-    found.sort(key=lambda entry: (entry.energy, entry.example))
-    if found:
-        first = min(found, key=lambda entry: (entry.place, entry.lead))
-        found = [first, *(entry for entry in found if entry is not first)]
-    return found
+        found.append((computed, _Entry(candidate, prototype, order, example, energy, lead, place)))
+    found.sort(key=lambda pair: (pair[1].energy, pair[0], pair[1].example))
+    entries = [entry for _, entry in found]
+    if entries:
+        first = min(entries, key=lambda entry: (entry.place, entry.lead))
+        entries = [first, *(entry for entry in entries if entry is not first)]
+    return entries
 
 
 def _expected_first(

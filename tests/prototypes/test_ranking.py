@@ -401,3 +401,13 @@ def test_files_of_format_1_are_read_and_keep_no_crystals():
     known = next(c for c in candidates if c.known)
     assigned = np.array(known.elements)
     assert np.allclose(known.values, known.prototype.geometry.predict(assigned))
+
+
+def test_a_potential_does_not_put_its_own_energies_below_all_published_ones(ranker):
+    """7net-0 finds solid hydrogen's atoms below its molecules."""
+    mixed = table_of(("rocksalt", "Na Cl", 0.0), ("CsCl", "Na Cl", -0.03, 0, False))
+    candidates = [c for c in rank(mixed, ranker, "NaCl")[0] if c.known]
+    assert [(c.prototype.number, c.hull_source) for c in candidates] == [(225, "published"), (221, "computed")]
+    assert candidates[1].hull == -0.03  # told as it is
+    computed = table_of(("rocksalt", "Na Cl", 0.0, 0, False), ("CsCl", "Na Cl", -0.03, 0, False))
+    assert rank(computed, ranker, "NaCl")[0][0].prototype.number == 221
