@@ -346,3 +346,23 @@ def test_finished_crystals_are_kept_as_they_are_and_empty_places_tried_again(sma
     judge = Judge(monkeypatch, lambda *_: False)
     again = generate("NaCl", n=3, checkpoint=small, done=dict(kept))
     assert judge.seen == [seed_of(0, 1)] and [again[k] for k in (0, 2)] == [dict(kept)[k] for k in (0, 2)]
+
+
+def test_places_know_where_they_stand_among_empty_ones(small, monkeypatch):
+    hopeless = {seed_of(0, 1), *(seed_of(seed_of(0, 1), k) for k in range(1, TRIES))}
+    Judge(monkeypatch, lambda _, atoms: atoms.info["seed"] in hopeless)
+    with pytest.warns(GenerationWarning):
+        assert [a.info["place"] for a in generate("NaCl", n=3, checkpoint=small)] == [0, 2]
+    Judge(monkeypatch, lambda *_: False)
+    assert not any("place" in a.info for a in generate("NaCl", n=3, checkpoint=small))
+
+
+def test_what_a_group_holds_once_is_made_once(small):
+    """NaCl in Fm-3m has no free parameter and two equal ways to place its atoms."""
+    with pytest.warns(GenerationWarning, match="2 of 3 crystals could not be made; number 1: Fm-3m holds no other crystal of NaCl"):
+        crystals = generate("NaCl", n=3, units=1, spacegroup=225, start="random", checkpoint=small)
+    assert len(crystals) == 1 and crystals[0].info["place"] == 0 and crystals[0].info["rank"] == 1
+    # with a prototype of it there is none to draw
+    with pytest.warns(GenerationWarning, match="1 of 2 crystals"):
+        (known,) = generate("KCl", n=2, units=1, spacegroup=225, prototypes="mp20", checkpoint=small)
+    assert known.info["start"] == "prototype"

@@ -24,7 +24,7 @@ from asegen.starts import (
     prototypes_for,
     seed_of,
 )
-from asegen.symmetry import GroupError, SitesError, groups_that_hold, space_group
+from asegen.symmetry import GroupError, SitesError, canonical_sites, distinct_sites, groups_that_hold, space_group
 
 
 def named(checkpoint: Checkpoint, name: str) -> Checkpoint:
@@ -268,6 +268,31 @@ def test_a_database_s_order_ends_with_random_atoms_where_a_new_prototype_is_like
         assert "random" not in {s.kind for s in make_starts(small, request_of("Fe7O", 14, **other), packaged_mp20)}
     # a quarter of the list, and no more
     assert [s.kind for s in make_starts(small, request_of("Li3Bi7O5", 4, order="likely"), packaged_mp20)] == ["sites"] * 3 + ["random"]
+
+
+def test_of_equal_crystals_in_a_group_only_one_is_a_start(small, packaged_mp20):
+    starts = make_starts(small, request_of("SrTiO3", 6, units=1, spacegroup=221), packaged_mp20)
+    kinds = [s.kind for s in starts]
+    made = [s for s in starts if s.kind != "none"]
+    assert kinds == sorted(kinds, key=lambda kind: kind == "none") and "none" in kinds
+    keys = {canonical_sites(221, s.sites) for s in made}
+    assert len(keys) == len(made) == len(list(distinct_sites("SrTiO3", 221)))
+    assert [s.atoms.info["rank"] for s in made] == list(range(1, len(made) + 1))
+    for start in starts[len(made) :]:
+        assert start.reason == "Pm-3m holds no other crystal of SrTiO3 with so many atoms" and start.again is None
+        assert "rank" not in start.atoms.info
+    # where a parameter is free, another start on the same sites is another crystal
+    assert {s.kind for s in make_starts(small, request_of("SrTiO3", 9, units=1, spacegroup=99, start="random"), None)} == {"sites"}
+    # and sites that are asked for are repeated as often as they are asked for
+    again = make_starts(small, request_of("SrTiO3", 3, spacegroup=221, sites="Sr:1a Ti:1b O:3c", start="random"), None)
+    assert [s.kind for s in again] == ["sites"] * 3
+
+
+def test_equivalent_sites_are_the_same_request(small, packaged_mp20):
+    """Sr:1b Ti:1a O:3d is the cubic perovskite seen from another origin."""
+    for sites in ("Sr:1a Ti:1b O:3c", "Sr:1b Ti:1a O:3d"):
+        start = make_starts(small, request_of("SrTiO3", 1, spacegroup=221, sites=sites), packaged_mp20)[0]
+        assert start.kind == "prototype" and start.atoms.info["known"]
 
 
 # ------------------------------------------------------------------------------------------------- cells for the score model

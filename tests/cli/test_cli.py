@@ -13,8 +13,10 @@ import pytest
 from ase.build import bulk
 from typer.testing import CliRunner
 
+from asegen.cli.generate import alike, chance_text, energy_text, handbook_remarks
 from asegen.cli.main import app
-from asegen.prototypes.model import load_prototypes, packaged_prototypes
+from asegen.formulas import formula_of, numbers_of
+from asegen.prototypes.model import load_prototypes, packaged_prototypes, save_prototypes
 from asegen.report import space_group as group_of
 from asegen.starts import seed_of
 
@@ -366,6 +368,130 @@ def test_json_says_what_each_crystal_started_from(touching, small_path, tmp_path
     sites = json.loads(run_here(*base, "--spacegroup", "P4/nmm", "--units", 2).stdout)
     assert [c["start"] for c in sites["crystals"]] == ["sites", "sites"] and "probability" not in sites["crystals"][0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_says_what_is_known_of_each_crystal(small_path, tmp_path, packaged_mp20):
+    request = ["generate", "ZrO2", "-n", 8, "--prototypes", "mp20", "--checkpoint", small_path, "--out", tmp_path / "run"]
+    text = run_here(*request).stdout
+    rows = [line.split("│")[1:-1] for line in text.splitlines() if line.startswith("│")]
+    candidates = packaged_mp20.rank("ZrO2", 8)[0]
+    assert len(rows) == len(candidates) == 8 and {c.known for c in candidates} == {True, False}
+    for k, (row, candidate) in enumerate(zip(rows, candidates, strict=True)):
+        number, formula, chance, energy, prototype, volume = (cell.strip() for cell in row)
+        content = formula_of(numbers_of("ZrO2", candidate.units))
+        assert (number, formula) == (str(k), content) and prototype.split()[1].startswith("Zr:")
+        assert chance == chance_text(candidate.probability) + (" known" if candidate.known else "")
+        mark = {"published": "", "computed": "*", "predicted": "~"}[candidate.hull_source]
+        assert energy.endswith(mark) and float(energy.rstrip("~*")) == pytest.approx(1000 * candidate.hull, abs=0.51)
+        assert float(volume) == pytest.approx(candidate.volume / sum(candidate.prototype.counts), abs=0.0051)
+    known = sum(c.known for c in candidates)
+    assert f"{known} known, with their own cells (Materials Project, CC BY 4.0); --new leaves them out" in text
+    assert "as published (PBE, MP2020 corrections); ~ predicted from like crystals" in text and "potential 7net-0" not in text
+    for line in ("structures.extxyz", "cif/", "crystals.png"):
+        assert line in text
+    fresh = run_here(*request[:-1], tmp_path / "new", "--new").stdout
+    assert " known" not in fresh.split("meV/atom above")[0].split("Å³/atom", 1)[1] and "with their own cells" not in fresh
+
+
+def test_the_ranking_s_table_says_what_is_known_too(packaged_mp20):
+    text = run_here("prototypes", "ZrO2", "-n", 8, "--model", "mp20").stdout
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    candidates = packaged_mp20.rank("ZrO2", 8)[0]
+    assert [row[0] for row in rows] == [str(k) for k in range(1, 9)]
+    assert [row[1] for row in rows] == [chance_text(c.probability) + (" known" if c.known else "") for c in candidates]
+    assert [int(row[4]) for row in rows] == [c.units for c in candidates] and len(set(row[4] for row in rows)) > 1
+    assert [int(row[5]) for row in rows] == [len(c.prototype.examples) for c in candidates]
+    assert "meV/atom above the convex hull: as published" in text
+    likely = run_here("prototypes", "ZrO2", "-n", 8, "--model", "mp20", "--order", "likely").stdout
+    assert "order 'likely'" in likely and likely != text and "order 'stable'" in text
+
+
+def test_orders_and_units_reach_the_ranking(small_path, packaged_mp20):
+    base = ["generate", "Zr2O4", "-n", 6, "--json", "--prototypes", "mp20", "--checkpoint", small_path]
+    options = [({}, []), ({"order": "likely"}, ["--order", "likely", "--start", "prototypes"]), ({"units": 1}, ["--units", 1])]
+    options += [({"new": True}, ["--new"]), ({"diversity": 0.0}, ["--diversity", 0])]
+    for asked, typed in options:
+        found = json.loads(run_here(*base, *typed).stdout)["crystals"]
+        candidates = packaged_mp20.rank("Zr2O4", 6, **asked)[0]
+        assert [c["probability"] for c in found] == pytest.approx([c.probability for c in candidates], rel=1e-5), typed
+        assert [c["known"] for c in found] == [c.known for c in candidates]
+        assert [len(c["species"]) for c in found] == [sum(c.prototype.counts) for c in candidates]
+        assert [c.get("e_above_hull_source", "") for c in found] == [c.hull_source for c in candidates]
+        assert all(list(dict.fromkeys(c["species"])) == ["Zr", "O"] for c in found)
+    two = json.loads(run_here(*base, "--units", "1,2").stdout)["crystals"]
+    assert [len(c["species"]) for c in two] == [6] * 6 + [12] * 6
+
+
+def test_a_run_in_which_nothing_could_be_made_ends_with_a_sentence(small_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("asegen.generation.too_close", lambda atoms: "Na and Cl touch")
+    request = ["generate", "NaCl", "-n", 2, "--steps", 3, "--checkpoint", small_path, "--out", tmp_path / "run"]
+    done = run_here(*request, code=1)
+    assert done.stderr.strip() == "asegen: 2 of 2 crystals could not be made; number 0: Na and Cl touch"
+    assert not (tmp_path / "run" / "structures.extxyz").exists()
+
+
+def test_the_trajectory_is_that_of_the_crystal_that_came_out(small_path, tmp_path, monkeypatch):
+    """The first try put atoms on each other: what is shown is the second one."""
+    monkeypatch.setattr("asegen.generation.too_close", lambda atoms: "touch" if atoms.info["seed"] == seed_of(0, 0) else "")
+    request = ["generate", "NaCl", "--units", 1, "--checkpoint", small_path, "--out", tmp_path / "run"]
+    run_here(*request)
+    (crystal,) = ase.io.read(tmp_path / "run" / "structures.extxyz", index=":")
+    last = ase.io.read(tmp_path / "run" / "generation.traj", index="-1")
+    assert crystal.info["tries"] == 2 and last.info["seed"] == crystal.info["seed"] == seed_of(seed_of(0, 0), 1)
+    assert abs(last.cell.array - crystal.cell.array).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"), [(0.95, "0.950"), (0.0314, "0.031"), (0.001, "0.001"), (0.00094, "9e-4"), (3.2e-7, "3e-7"), (4e-12, "4e-12")]
+)
+def test_probabilities_in_tables(probability, text):
+    assert chance_text(probability) == text
+
+
+def test_energies_in_tables():
+    for source, text in (("published", "12"), ("computed", "12*"), ("predicted", "12~")):
+        assert energy_text({"e_above_hull": 0.0123, "e_above_hull_source": source}) == text
+    assert energy_text({}) == "-"
+
+
+def test_a_first_place_that_is_not_that_of_the_lowest_energy_is_explained():
+    def crystal(formula, rank, energy=None, **info):
+        atoms = bulk(formula, "rocksalt", a=5.0)
+        atoms.info = {"rank": rank, "known": True, **info} | ({} if energy is None else {"e_above_hull": energy})
+        return atoms
+
+    low, high = crystal("NaCl", 2, 0.0), crystal("NaCl", 1, 0.04)
+    assert handbook_remarks([crystal("NaCl", 1, 0.0), crystal("NaCl", 2, 0.04)]) == []
+    (line,) = handbook_remarks([high, low])
+    assert line.startswith("0 is first because it was observed: PBE's energies")
+    (line,) = handbook_remarks([crystal("KBr", 1, 0.0), crystal("NaCl", 1, 0.04, handbook=True), low])
+    assert line.startswith("1 is first because handbooks give it at ambient conditions")
+    # of another formula, without an energy, or predicted without a handbook: no remark
+    assert handbook_remarks([high, crystal("KBr", 2, 0.0)]) == [] and handbook_remarks([high, crystal("NaCl", 2)]) == []
+    assert handbook_remarks([crystal("NaCl", 1, 0.04, known=False), low]) == []
+    assert len(handbook_remarks([a for k in range(5) for a in (high, low)])) == 3
+    assert alike(high, bulk("NaCl", "rocksalt", a=5, cubic=True)) and not alike(high, bulk("KBr", "rocksalt", a=5))
+
+
+def test_the_handbook_s_first_place_is_told(small_path, tmp_path):
+    """A model whose handbook asks for a group above the lowest one."""
+    source = load_prototypes("mp20")
+    header = {key: value for key, value in source.header.items() if key != "format"} | {"handbook": {"ClCs": [221]}}
+    plain = source.rank("CsCl")[0]
+    assert [c.prototype.number for c in plain[:2]] == [225, 221] and plain[0].known and plain[1].known
+    save_prototypes(tmp_path / "book.safetensors", source.table, source.ranker, header)
+    request = ["generate", "CsCl", "-n", 3, "--prototypes", tmp_path / "book.safetensors", "--checkpoint", small_path]
+    text = run_here(*request, "--out", tmp_path / "run").stdout
+    assert "0 is first because handbooks give it at ambient conditions" in text
+    crystals = json.loads(run_here(*request, "--json").stdout)["crystals"]
+    assert crystals[0]["spacegroup"] == 221 and crystals[0]["handbook"] is True
+    assert not any("handbook" in crystal for crystal in crystals[1:])
+    chances = [crystal["probability"] for crystal in crystals]
+    assert chances == sorted(chances, reverse=True)
+    likely = json.loads(run_here(*request, "--order", "likely", "--start", "prototypes", "--json").stdout)["crystals"]
+    assert not any("handbook" in crystal for crystal in likely)
+    written = ase.io.read(tmp_path / "run" / "structures.extxyz", index=":")
+    assert written[0].info["handbook"] and written[0].info["e_above_hull"] > written[1].info["e_above_hull"]
 
 
 def test_a_checkpoint_without_prototypes_says_that_it_starts_from_random_atoms(small_path, tmp_path):

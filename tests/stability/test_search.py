@@ -14,10 +14,12 @@ import asegen.stability.search.run as run_module
 from asegen.calculators import potentials
 from asegen.cli.search import search as command
 from asegen.errors import AsegenError, FormulaError, PotentialError, StabilityError
+from asegen.generation import GenerationWarning
 from asegen.stability import relax
 from asegen.stability.distinct import leaders
 from asegen.stability.search import Search, search
 from asegen.stability.search.run import make_starts
+from asegen.starts import seed_of
 
 QUICK = {"processes": 1, "symmetrize": False}
 
@@ -114,6 +116,27 @@ def test_models_start_searches():
     whole = make_starts("Cu4", 2, "score", checkpoint="mp20")
     part = make_starts("Cu4", 2, "score", checkpoint="mp20", wanted=[1])
     assert list(part) == [1] and part[1].positions == pytest.approx(whole[1].positions, abs=1e-3)
+
+
+def test_places_that_stay_empty_have_no_start(monkeypatch):
+    """The model's second crystal cannot be made: the others keep their positions."""
+    bad = {seed_of(0, 1), *(seed_of(seed_of(0, 1), k) for k in range(1, 9))}
+    monkeypatch.setattr("asegen.generation.too_close", lambda atoms: "touch" if atoms.info.get("seed") in bad else "")
+    with pytest.warns(GenerationWarning, match="1 of 3 crystals could not be made"):
+        starts = make_starts("Cu4", 3, "score", checkpoint="mp20")
+    assert sorted(starts) == [0, 2] and [starts[k].info["seed"] for k in (0, 2)] == [seed_of(0, 0), seed_of(0, 2)]
+    with pytest.warns(GenerationWarning):
+        assert sorted(make_starts("Cu4", 3, "score", checkpoint="mp20", wanted=[1, 2])) == [2]
+
+
+@pytest.mark.xfail(raises=KeyError, strict=True, reason="search() looks up a row for every position, also for those without a start")
+def test_a_search_goes_on_without_starts_that_could_not_be_made(monkeypatch):
+    bad = {seed_of(0, 1), *(seed_of(seed_of(0, 1), k) for k in range(1, 9))}
+    monkeypatch.setattr("asegen.generation.too_close", lambda atoms: "touch" if atoms.info.get("seed") in bad else "")
+    with pytest.warns(GenerationWarning):
+        found = search("Cu4", n=3, method="score", potential=EMT(), checkpoint="mp20", **QUICK)
+    assert [row["position"] for row in found.rows] == [0, 2] and found.n == 2
+    assert all(set(structure.starts) <= {0, 2} for structure in found.structures)
 
 
 def test_what_does_not_converge_is_no_structure():
