@@ -70,7 +70,8 @@ def generate(
     seed : int
         The same seed gives the same crystals, whatever the batch size and whatever else is generated after them.
     order : str
-        ``"stable"``: what forms. Known crystals of the composition come first, by their energy above the convex hull. ``"likely"``: what a
+        ``"stable"``: what forms. Known crystals of the composition by their energy above the convex hull, before predicted ones unless
+        they lie far above it. ``"likely"``: what a
         database of such crystals would hold, metastable ones too (give `units` with it: the question of the benchmarks).
     start : str, optional
         ``"prototypes"``: the most probable prototypes of the formula, each with its space group, its free parameters as the

@@ -108,6 +108,7 @@ def train_prototypes(recipe: PrototypeRecipe, data: str | Path, out: str | Path,
     say = report or (lambda line: None)
     begin = time.time()
     torch.manual_seed(recipe.seed)
+    handbook = read_handbook(recipe.handbook) if recipe.handbook else {}
     arrays = CrystalArrays.open(data)
     clusters, unused = sort_crystals(arrays, recipe, say)
     known = Known.of(arrays)
@@ -128,7 +129,7 @@ def train_prototypes(recipe: PrototypeRecipe, data: str | Path, out: str | Path,
             "max_atoms": recipe.max_atoms,
             "prototypes": len(table),
         },
-        "handbook": read_handbook(recipe.handbook) if recipe.handbook else {},
+        "handbook": handbook,
         "training": {"recipe": asdict(recipe), "recipe_hash": recipe.hash, "seconds": round(time.time() - begin), "losses": losses},
         "metrics": {},
     }
@@ -207,6 +208,8 @@ def read_handbook(path: str | Path) -> dict[str, list[int]]:
         with open(path, encoding="utf-8", newline="") as stream:
             for line in csv.DictReader(stream):
                 groups = [space_group(int(text)).number for text in line["groups"].split()]
+                if not groups or None in line:
+                    raise ValueError(f"{line} should be groups, a comma, and formulas with spaces between them")
                 for formula in line["formulas"].split():
                     key = composition_key(numbers_of(formula))
                     found[key] = [*found.get(key, []), *groups]

@@ -68,6 +68,8 @@ class Packed(Sequence[Prototype]):
             self._ends[name] = np.concatenate([[0], np.cumsum(size)])
         if not len(arrays["spread"]) == len(fitted) == len(self.numbers):
             raise ValueError("the arrays of the table disagree in length")
+        if len(self.numbers) and not 1 <= self.numbers.min() <= self.numbers.max() <= 230:
+            raise ValueError("array 'number' holds something else than space groups")
         letters = arrays["letters"]
         if not (((letters >= ord("a")) & (letters <= ord("z"))) | (letters == ord("A"))).all():
             raise ValueError("array 'letters' holds something else than Wyckoff letters")

@@ -23,6 +23,7 @@ ROUNDS = 8
 
 _MEETING = 1e-4  # Å
 _WAY_BACK = 1e-3  # share of the last step
+_TIE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +57,10 @@ class Spacing:
         lattice = cell[self.symmetry.index[first]]
         away = frac[second] - frac[first]
         steps = torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=3)), dtype=frac.dtype, device=frac.device)
-        images = ((away - away.round())[:, None] + steps) @ lattice
-        nearest = images.square().sum(-1).argmin(1)
+        # symmetry makes ties, which rounding must not decide: crystals would depend on the batch that they sit in
+        images = ((away - torch.floor(away + 0.5 + _TIE))[:, None] + steps) @ lattice
+        square = images.square().sum(-1)
+        nearest = (square <= square.amin(1, keepdim=True) * (1 + _TIE) + _TIE).int().argmax(1)
         return images[torch.arange(len(nearest), device=frac.device), nearest]
 
     def ratios(self, frac: Tensor, cell: Tensor, species: Tensor) -> Tensor:
@@ -97,8 +100,9 @@ class Spacing:
             distance = away.norm(dim=-1)
             # where there is no room for all, pushes may go on for ever: the best place on the way is what counts
             share = torch.ones_like(widest).scatter_reduce(0, symmetry.index[first], distance / bound, "amin")
-            kept = torch.where((share > widest)[symmetry.index][:, None], frac, kept)
-            widest = torch.maximum(share, widest)
+            wider = share > widest + _TIE
+            kept = torch.where(wider[symmetry.index][:, None], frac, kept)
+            widest = torch.where(wider, share, widest)
             if number == ROUNDS or bool((share >= 1).all()):
                 break
             move = (-0.5 * (bound - distance).clamp(min=0) / distance.clamp(min=1e-9))[:, None] * away

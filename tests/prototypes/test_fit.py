@@ -262,3 +262,18 @@ def test_the_handbook_of_the_package_is_readable():
     found = read_handbook(Path(__file__).parents[2] / "data" / "handbook.csv")
     assert len(found) > 100 and found["ClNa"] == [225] and found["O2Ti"][0] == 136
     assert all(1 <= number <= 230 for groups in found.values() for number in groups) and all(found.values())
+
+
+@pytest.mark.parametrize("line", ["225,NaCl,KCl", ",NaCl"])
+def test_a_handbook_line_that_would_lose_something_is_refused(tmp_path, line):
+    path = tmp_path / "handbook.csv"
+    path.write_text(f"groups,formulas\n{line}\n")
+    with pytest.raises(DataError, match="should be groups, a comma, and formulas"):
+        read_handbook(path)
+
+
+def test_a_bad_handbook_is_noticed_before_training(data, tmp_path):
+    told = []
+    with pytest.raises(DataError, match="missing.csv"):
+        train_prototypes(replace(RECIPE, handbook=str(tmp_path / "missing.csv")), data, tmp_path / "out", told.append)
+    assert told == []

@@ -170,6 +170,7 @@ def test_foreign_damaged_and_missing_files_say_so(tmp_path, small_path):
     for change in (
         {"table.mean": arrays["table.mean"][:-1]},
         {"table.letters": torch.full_like(arrays["table.letters"], 200)},
+        {"table.number": torch.full_like(arrays["table.number"], 250)},
         {"ranker.novelty.weight": torch.zeros(2, 2)},
         {"ranker.surplus": torch.zeros(2)},
     ):

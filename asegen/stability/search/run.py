@@ -211,11 +211,15 @@ def search(
             journal.add([{"row": rows[place], "atoms": structure, "results": results_of(atoms[place]) if kept else None}])
         if progress is not None:
             progress(len(rows), n)
-    ordered = [rows[k] for k in range(n)]
-    structures = _structures(ordered, atoms, processes)
+    if not rows:
+        what = f"none of the {n} starts of {given['formula']} could be made"
+        raise StabilityError(f"{what}: their atoms lie on each other; try --method random")
+    structures = _structures(rows, atoms, processes)
     for number, found in enumerate(structures, start=1):
         for place in found.starts:
-            ordered[place] = {**ordered[place], "structure": number}
+            rows[place] = {**rows[place], "structure": number}
+    # a place for which no start could be made has no row
+    ordered = [rows[k] for k in sorted(rows)]
     if out is not None:
         write_extxyz(Path(out) / STRUCTURES, [_labelled(found, model) for found in structures])
     return Search(given["formula"], method, model.name, model.scale, tuple(ordered), structures, time.monotonic() - begin)
@@ -319,8 +323,8 @@ def _row(place: int, method: str, start: Atoms, result: Relaxed) -> dict[str, An
     }
 
 
-def _structures(rows: Sequence[dict[str, Any]], atoms: dict[int, Atoms], processes: int | None) -> tuple[Found, ...]:
-    good = [row["position"] for row in rows if row["converged"] and row["position"] in atoms]
+def _structures(rows: dict[int, dict[str, Any]], atoms: dict[int, Atoms], processes: int | None) -> tuple[Found, ...]:
+    good = [place for place in sorted(rows) if rows[place]["converged"] and place in atoms]
     energy = {place: float(rows[place]["energy_per_atom"]) for place in good}
     leader = leaders([_plain(atoms[place]) for place in good], list(energy.values()), processes=processes)
     members: dict[int, list[int]] = {}
