@@ -262,15 +262,15 @@ def energy_text(info: Mapping[str, Any]) -> str:
 
 
 def _entry(atoms: Atoms, row: Summary) -> dict[str, Any]:
-    ranked = {key: atoms.info[key] for key in RANKED if key in atoms.info}
+    # what was read back from a file holds NumPy's numbers
+    told = {key: getattr(atoms.info[key], "item", lambda value=atoms.info[key]: value)() for key in (*RANKED, "seed") if key in atoms.info}
     return {
-        **ranked,
+        **told,
         "formula": row.formula,
         "spacegroup": row.spacegroup,
         "volume_per_atom": row.volume_per_atom,
         "shortest_distance": row.shortest_distance,
         "valid": row.valid,
-        "seed": atoms.info["seed"],
         "cell": atoms.cell.array.tolist(),
         "species": atoms.get_chemical_symbols(),
         "frac_coords": atoms.get_scaled_positions(wrap=True).tolist(),

@@ -62,7 +62,7 @@ def generate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; without --out no file is written.")] = False,
     system: Annotated[str, typer.Option(help="diffusion, or structrepdiff: descriptors first, then positions.")] = "diffusion",
-    relax_: Annotated[bool, typer.Option("--relax", help="Relax them and list the polymorphs by energy.")] = False,
+    relax_: Annotated[bool, typer.Option("--relax", help="Relax them and list the polymorphs by log p - E/τ.")] = False,
     potential: Annotated[str, typer.Option(help="For --relax: 7net-0, 7net-l3i5, chgnet.")] = "7net-0",
     processes: Annotated[Optional[int], typer.Option(help="For --relax; default: one per core.", min=1)] = None,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from rich.console import Console, Group
 from rich.table import Table
@@ -17,7 +18,7 @@ from ..stability.relax import Relaxed
 from .tables import bar
 
 _NAMES = (
-    *("prototype", "rank", "probability", "known", "e_above_hull", "e_above_hull_source", "material_id"),
+    *("prototype", "rank", "probability", "known", "e_above_hull", "e_above_hull_source", "handbook", "material_id"),
     *("start", "seed", "checkpoint", "checkpoint_hash"),
 )
 _LABELS = ("relaxed", "trusted", "reason", "above_lowest", "prior", "probability", "found", "spacegroup", "energy_per_atom")
@@ -153,7 +154,9 @@ def _unrelaxed(crystal: Atoms, one: Relaxed | None, number: int, member: int, re
 
 
 def _origin(start: Atoms) -> dict[str, Any]:
-    return {key: start.info[key] for key in _NAMES if key in start.info}
+    found = {key: start.info[key] for key in _NAMES if key in start.info}
+    # crystals of a run that goes on were read by ASE, whose numbers JSON does not know
+    return {key: value.item() if isinstance(value, np.generic) else value for key, value in found.items()}
 
 
 def _structure(atoms: Atoms) -> dict[str, Any]:

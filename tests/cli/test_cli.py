@@ -534,3 +534,11 @@ def test_train_a_prototype_model_then_rank_and_generate(small_path, tmp_path):
     assert "unknown system" not in run_here("info", model).stdout
     (tmp_path / "mine.toml").write_text('system = "prototypes"\nsteps = 3\n')
     assert "unknown entry 'steps'" in run_here(*request, code=1).stderr
+
+
+def test_a_finished_run_given_again_prints_the_same_json(tmp_path):
+    request = ["generate", "MgO", "-n", 3, "--checkpoint", "mp20", "--out", tmp_path / "run", "--json"]
+    first, again = (json.loads(run_here(*request).stdout)["crystals"] for _ in range(2))
+    assert [{k: c[k] for k in ("rank", "known", "seed", "e_above_hull", "prototype")} for c in first] == [
+        {k: c[k] for k in ("rank", "known", "seed", "e_above_hull", "prototype")} for c in again
+    ]
